@@ -1,0 +1,96 @@
+/*
+ * account.h
+ *		Currencies, account types and accounts: find, open, lock, apply.
+ */
+#ifndef LEDGER_ACCOUNT_H
+#define LEDGER_ACCOUNT_H
+
+#include "store.h"
+#include "utils/numeric.h"
+#include "utils/uuid.h"
+
+#define LEDGER_USDC_BALANCE			"usdc_balance"
+#define LEDGER_PENDING_INVESTMENT	"pending_investment"
+#define LEDGER_FIAT_EXPOSURE		"fiat_exposure"
+#define LEDGER_SYSTEM_BUFFER_USDC	"system_buffer_usdc"
+#define LEDGER_SYSTEM_BUFFER_FIAT	"system_buffer_fiat"
+#define LEDGER_BROKER_OPERATIONAL	"broker_operational"
+#define LEDGER_FX_CLEARING			"fx_clearing"
+#define LEDGER_HOUSE_EQUITY			"house_equity"
+#define LEDGER_OPENING_BALANCE		"opening_balance"
+#define LEDGER_LEGACY_SUSPENSE		"legacy_suspense"
+
+typedef struct LedgerCurrency
+{
+	char		code[16];
+	int			scale;
+	int			display_digits;
+} LedgerCurrency;
+
+typedef struct LedgerAccountType
+{
+	char		name[NAMEDATALEN];
+	bool		owner_user;		/* a user's, else the house's */
+	bool		debit_normal;
+	const LedgerCurrency *currency; /* NULL: one account for each currency */
+	Numeric		min_balance;	/* NULL: none */
+} LedgerAccountType;
+
+typedef enum LedgerAccountStatus
+{
+	LEDGER_ACCOUNT_OPEN,
+	LEDGER_ACCOUNT_FROZEN,
+	LEDGER_ACCOUNT_CLOSED
+} LedgerAccountStatus;
+
+/*
+ * One account of a call. The caller names it by id, or by type, user and
+ * currency; the row part is what was last read of it.
+ */
+typedef struct LedgerAccount
+{
+	int64		id;				/* 0: not known yet */
+	const LedgerAccountType *type;
+	const LedgerCurrency *currency;
+	bool		has_user;
+	pg_uuid_t	user_id;
+
+	/* the row */
+	ItemPointerData tid;
+	char	   *external_id;	/* NULL: none */
+	LedgerAccountStatus status;
+	Numeric		min_balance;	/* of the row; NULL: the type's */
+	int			opened;			/* bits: legacy mappings opened from */
+	int64		version;
+	Numeric		debits;
+	Numeric		credits;
+} LedgerAccount;
+
+extern void ledger_account_init(void);
+
+/* Types and currencies; both raise LG010 for a name that is not there. */
+extern const LedgerAccountType *ledger_account_type(const char *name);
+extern const LedgerAccountType *ledger_account_type_datum(Datum name_text);
+extern const LedgerCurrency *ledger_currency(const char *code);
+
+/* balance = the totals in the account's normal direction, normalised. */
+extern Numeric ledger_account_balance(const LedgerAccount *account);
+extern const char *ledger_account_status_name(LedgerAccountStatus status);
+
+/* Rows. The store is ledger.accounts, open. */
+extern Store *ledger_accounts_open(LOCKMODE lockmode);
+extern bool ledger_account_find(Store *accounts, LedgerAccount *account, Snapshot snapshot);
+extern bool ledger_account_find_by_id(Store *accounts, LedgerAccount *account, Snapshot snapshot);
+extern bool ledger_account_insert(Store *accounts, LedgerAccount *account);
+extern TM_Result ledger_account_update(Store *accounts, LedgerAccount *account, Snapshot snapshot);
+extern TM_Result ledger_account_lock(Store *accounts, LedgerAccount *account, Snapshot snapshot,
+									 bool follow);
+
+/*
+ * Every account of one user, in one index scan, lowest id first. Returns how
+ * many; *list is palloc'd.
+ */
+extern int	ledger_accounts_of_user(Store *accounts, const pg_uuid_t *user_id,
+									Snapshot snapshot, LedgerAccount **list);
+
+#endif							/* LEDGER_ACCOUNT_H */

@@ -1,0 +1,123 @@
+/*
+ * posting.h
+ *		The engine: one ledger transaction of one or more postings.
+ *
+ * A caller fills a PostingRequest and calls ledger_post(); a caller that must
+ * look at something under the accounts' locks before it knows the amounts
+ * calls ledger_posting_lock(), fills them in, then ledger_posting_apply().
+ */
+#ifndef LEDGER_POSTING_H
+#define LEDGER_POSTING_H
+
+#include "account.h"
+#include "settings.h"
+#include "utils/jsonb.h"
+#include "utils/timestamp.h"
+
+#define LEDGER_MAX_POSTINGS		32767
+#define LEDGER_MAX_KEY			512		/* bytes of an idempotency key */
+#define LEDGER_MAX_TYPE			63		/* of type, reference_type */
+#define LEDGER_MAX_TEXT			4096	/* of description, reason */
+#define LEDGER_MAX_METADATA		65536	/* of metadata as jsonb */
+
+/* One account as the call moves it. */
+typedef struct PostingAccount
+{
+	LedgerAccount account;
+	Numeric		add_debits;		/* of the whole call; NULL: nothing */
+	Numeric		add_credits;
+	Numeric		running_debits; /* while the journal is written */
+	Numeric		running_credits;
+	int			mark_opened;	/* bits to set in account.opened */
+} PostingAccount;
+
+typedef struct PostingLine
+{
+	int			debit;			/* index into accounts */
+	int			credit;
+	Numeric		amount;			/* checked and normalised */
+} PostingLine;
+
+typedef struct PostingRequest
+{
+	/* header */
+	const char *operation;		/* the SQL function's name, for messages */
+	const char *type;
+	bool		has_user;
+	pg_uuid_t	user_id;
+	bool		has_reference;
+	pg_uuid_t	reference_id;
+	const char *reference_type;
+	text	   *description;
+	Jsonb	   *metadata;
+	bool		has_effective_at;
+	TimestampTz effective_at;
+	int64		reverses;		/* 0: not a reversal */
+	const char *key_text;		/* canonical key; NULL: no deduplication */
+	bool		allow_reserved; /* may touch pending_investment */
+	bool		ignore_amounts; /* a replay may differ in amount */
+	bool		is_opening;		/* posted by the legacy hook itself */
+
+	/* postings */
+	PostingAccount *accounts;
+	int			naccounts;
+	PostingLine *lines;
+	int			nlines;
+
+	/* result */
+	int64		transaction_id;
+	bool		replayed;
+	TimestampTz created_at;
+
+	/* posting.c's own */
+	pg_uuid_t	key;
+	const LedgerSettings *settings;
+	Store	   *store;
+	Store	   *journal;
+	Snapshot	snapshot;
+	bool		locked;
+	int		   *order;			/* accounts in the order of their locks */
+} PostingRequest;
+
+/*
+ * What a legacy table adds to a posting. lock: before any account is locked,
+ * locks the legacy rows of the call's users and opens who is not opened; true
+ * if it may have waited. written: the postings are in the journal. Set once,
+ * by mirror.c.
+ */
+typedef struct PostingHook
+{
+	bool		(*lock) (PostingRequest *request);
+	void		(*written) (PostingRequest *request);
+} PostingHook;
+
+extern PostingHook ledger_posting_hook;
+
+extern void ledger_posting_init(void);
+
+extern PostingRequest *ledger_posting_new(const char *operation, const char *type);
+extern int	ledger_posting_account(PostingRequest *request, const char *type,
+								   const pg_uuid_t *user_id, const char *currency);
+extern int	ledger_posting_account_id(PostingRequest *request, int64 id);
+extern void ledger_posting_line(PostingRequest *request, int debit, int credit, Numeric amount);
+
+/* Returns the transaction's id, of this or of the replayed request. */
+extern int64 ledger_post(PostingRequest *request);
+
+/* false: a replay, transaction_id is set. Else the accounts are locked. */
+extern bool ledger_posting_lock(PostingRequest *request);
+extern int64 ledger_posting_apply(PostingRequest *request);
+
+/* The net change of account n by the call, in its normal direction; NULL: none. */
+extern Numeric ledger_posting_change(PostingRequest *request, int n);
+
+/* Whether this database transaction has posted. */
+extern bool ledger_has_posted(void);
+
+/* The idempotency key of a text. */
+extern void ledger_posting_key(const char *text, pg_uuid_t *key);
+
+/* The transaction that has this key under the snapshot; 0: none. */
+extern int64 ledger_posting_find_key(Store *journal, const pg_uuid_t *key, Snapshot snapshot);
+
+#endif							/* LEDGER_POSTING_H */

@@ -1,0 +1,43 @@
+/*
+ * accounts.sql: the accounts and their live totals.
+ *
+ * Nothing that is indexed ever changes, so every update can be HOT; what never
+ * changes stands first, so that WAL of an update holds the totals alone.
+ */
+
+CREATE SEQUENCE ledger.account_id_seq;
+
+CREATE TABLE ledger.accounts (
+	id bigint NOT NULL DEFAULT pg_catalog.nextval('ledger.account_id_seq') PRIMARY KEY,
+	user_id uuid,
+	account_type text COLLATE "C" NOT NULL,
+	currency text COLLATE "C" NOT NULL,
+	external_id text COLLATE "C",
+	status text COLLATE "C" NOT NULL DEFAULT 'open' CHECK (status IN ('open', 'frozen', 'closed')),
+	min_balance numeric,
+	opened integer NOT NULL DEFAULT 0,
+	version bigint NOT NULL DEFAULT 0,
+	debits numeric NOT NULL DEFAULT 0 CHECK (debits >= 0),
+	credits numeric NOT NULL DEFAULT 0 CHECK (credits >= 0),
+	CONSTRAINT accounts_identity UNIQUE NULLS NOT DISTINCT (user_id, account_type, currency, external_id)
+) USING heap WITH (fillfactor = 70);
+COMMENT ON TABLE ledger.accounts IS 'Accounts with their live totals. Written by the ledger''s functions alone; read the view account_balances.';
+COMMENT ON COLUMN ledger.accounts.min_balance IS 'The lowest balance allowed, in the account''s normal direction; NULL: the type''s.';
+COMMENT ON COLUMN ledger.accounts.opened IS 'On a user''s first account (the lowest id): one bit for each legacy mapping from which the user has been opened.';
+COMMENT ON COLUMN ledger.accounts.version IS 'Transactions that have moved this account.';
+
+SELECT pg_catalog.pg_extension_config_dump('ledger.account_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('ledger.accounts', '');
+
+CREATE TABLE ledger.account_status_log (
+	id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+	account_id bigint NOT NULL,
+	status text COLLATE "C" NOT NULL,
+	min_balance numeric,
+	reason text NOT NULL,
+	changed_by text NOT NULL DEFAULT CURRENT_USER,
+	changed_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp()
+) USING heap;
+COMMENT ON TABLE ledger.account_status_log IS 'Every change of an account''s status or limit: what it became, why, who and when.';
+SELECT pg_catalog.pg_extension_config_dump('ledger.account_status_log', '');
+SELECT pg_catalog.pg_extension_config_dump('ledger.account_status_log_id_seq', '');

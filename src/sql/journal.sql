@@ -1,0 +1,44 @@
+/*
+ * journal.sql: the append-only journal, one row a posting.
+ *
+ * A row carries both legs, so it cannot be unbalanced. The first row of a
+ * transaction (ordinal 0) carries the transaction's header as well.
+ */
+
+CREATE SEQUENCE ledger.transaction_id_seq;
+
+CREATE TABLE ledger.journal (
+	transaction_id bigint NOT NULL,
+	debit_account_id bigint NOT NULL,
+	credit_account_id bigint NOT NULL,
+	created_at timestamptz NOT NULL,
+	xact xid8,
+	effective_at timestamptz,
+	reverses bigint,
+	key uuid,
+	user_id uuid,
+	reference_id uuid,
+	ordinal smallint NOT NULL CHECK (ordinal >= 0),
+	amount numeric NOT NULL CHECK (amount > 0),
+	debit_balance_after numeric,
+	credit_balance_after numeric,
+	type text COLLATE "C",
+	reference_type text COLLATE "C",
+	posted_by text,
+	description text,
+	metadata jsonb,
+	CHECK (debit_account_id <> credit_account_id),
+	CHECK ((ordinal = 0) = (type IS NOT NULL)),
+	PRIMARY KEY (transaction_id, ordinal)
+) USING heap;
+CREATE INDEX journal_debit ON ledger.journal (debit_account_id, transaction_id, ordinal);
+CREATE INDEX journal_credit ON ledger.journal (credit_account_id, transaction_id, ordinal);
+CREATE UNIQUE INDEX journal_key ON ledger.journal (key) WHERE key IS NOT NULL;
+CREATE INDEX journal_reverses ON ledger.journal (reverses) WHERE reverses IS NOT NULL;
+COMMENT ON TABLE ledger.journal IS 'The append-only journal, one row a posting: debit account, credit account, amount. Read the views transactions and entries.';
+COMMENT ON COLUMN ledger.journal.key IS 'Idempotency key: 6 bytes of the first UUID in the key''s text, 10 bytes of the text''s SHA-256.';
+COMMENT ON COLUMN ledger.journal.xact IS 'The database transaction that wrote the row.';
+COMMENT ON COLUMN ledger.journal.effective_at IS 'When the movement counts; NULL: when it was written.';
+
+SELECT pg_catalog.pg_extension_config_dump('ledger.transaction_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('ledger.journal', '');

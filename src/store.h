@@ -1,0 +1,77 @@
+/*
+ * store.h
+ *		The ledger's own tables through the table access method.
+ *
+ * The file that owns a table describes it once in a StoreSpec and numbers its
+ * columns in that order; rows come and go as arrays of values in that order.
+ * A Store is a table open for the length of one call, under a lock that is
+ * held to the end of the transaction.
+ */
+#ifndef LEDGER_STORE_H
+#define LEDGER_STORE_H
+
+#include "access/stratnum.h"
+#include "access/tableam.h"
+#include "utils/snapshot.h"
+
+#define STORE_MAX_COLUMNS	32
+#define STORE_MAX_KEYS		4
+
+typedef struct StoreCache StoreCache;
+typedef struct StoreScan StoreScan;
+
+typedef struct StoreSpec
+{
+	const char *table;			/* name in schema ledger */
+	const char *const *columns; /* the columns that C knows, in C's order */
+	int			ncolumns;
+	StoreCache *cache;			/* of this backend; store.c's own */
+} StoreSpec;
+
+typedef struct Store Store;
+
+/* One key of an index scan; a null value is searched for as NULL. */
+typedef struct StoreKey
+{
+	Oid			function;		/* F_INT8EQ and the like */
+	Datum		value;
+	bool		isnull;
+	StrategyNumber strategy;	/* 0: equality */
+} StoreKey;
+
+extern void ledger_store_init(void);
+extern Oid	ledger_schema_oid(void);
+extern Oid	ledger_relation_oid(const char *name);
+extern Oid	ledger_store_oid(StoreSpec *spec);
+
+extern Store *ledger_store_open(StoreSpec *spec, LOCKMODE lockmode);
+extern void ledger_store_close(Store *store);
+
+/* index NULL: every row, keys ignored. */
+extern StoreScan *ledger_store_scan(Store *store, const char *index, Snapshot snapshot,
+									const StoreKey *keys, int nkeys);
+extern bool ledger_store_next(StoreScan *scan, ScanDirection direction,
+							  Datum *values, bool *isnull, ItemPointer tid);
+extern void ledger_store_end(StoreScan *scan);
+
+/* Whether the version at tid is the one that the snapshot sees; reads it. */
+extern bool ledger_store_fetch(Store *store, ItemPointer tid, Snapshot snapshot,
+							   Datum *values, bool *isnull);
+
+extern void ledger_store_insert(Store *store, Datum *values, bool *isnull);
+
+/* Inserts unless the named unique index holds the row's key already: false. */
+extern bool ledger_store_insert_new(Store *store, const char *arbiter,
+									Datum *values, bool *isnull);
+
+/* The update is the lock: waits, sets *tid to the new version on TM_Ok. */
+extern TM_Result ledger_store_update(Store *store, ItemPointer tid, Snapshot snapshot,
+									 Datum *values, bool *isnull);
+
+/* Locks the newest version (follow) or this one; reads it, sets *tid. */
+extern TM_Result ledger_store_lock(Store *store, ItemPointer tid, Snapshot snapshot,
+								   bool follow, Datum *values, bool *isnull);
+
+extern void ledger_store_serialization_failure(void) pg_attribute_noreturn();
+
+#endif							/* LEDGER_STORE_H */
