@@ -1,0 +1,63 @@
+/*
+ * compare.h
+ *		One user, both sides, one snapshot; and the proof at commit.
+ */
+#ifndef LEDGER_COMPARE_H
+#define LEDGER_COMPARE_H
+
+#include "legacy.h"
+
+typedef enum CompareStatus
+{
+	COMPARE_MATCH,
+	COMPARE_MISMATCH,
+	COMPARE_PENDING,			/* differs, but this transaction is at work on it */
+	COMPARE_MISSING_LEGACY,
+	COMPARE_MISSING_LEDGER,		/* a legacy row and no opening yet */
+	COMPARE_NON_FINITE
+} CompareStatus;
+
+typedef struct CompareColumn
+{
+	const LegacyTable *table;
+	const LegacyColumn *column;
+	Numeric		ledger_value;	/* normalised; zero if he has no account */
+	Numeric		legacy_value;	/* NULL: no row, or SQL NULL; counts as zero */
+	Numeric		difference;		/* ledger - legacy; NULL: not finite */
+	CompareStatus status;
+} CompareColumn;
+
+extern void ledger_compare_init(void);
+extern const char *ledger_compare_status_name(CompareStatus status);
+
+/*
+ * Compares one row with the user's accounts, both read with one snapshot.
+ * columns has room for all of the table's; returns how many do not match.
+ */
+extern int	ledger_compare_row(LegacyTable *table, const pg_uuid_t *user_id,
+							   const LedgerAccount *accounts, int naccounts,
+							   const LegacyRow *row, CompareColumn *columns);
+
+/* All attached tables under the active snapshot; columns is palloc'd. */
+extern int	ledger_compare_user(const pg_uuid_t *user_id, CompareColumn **columns);
+
+/* A WARNING, and a line in the server log whatever log_min_messages says. */
+extern void ledger_compare_warn(const pg_uuid_t *user_id,
+								const CompareColumn *columns, int ncolumns);
+extern void ledger_compare_raise(const pg_uuid_t *user_id,
+								 const CompareColumn *columns, int ncolumns) pg_attribute_noreturn();
+
+/* Stores one finding: one open row for each user, column and cause. */
+extern void ledger_discrepancy_store(const LegacyTable *table, const pg_uuid_t *user_id,
+									 const char *column, const char *cause, const char *source,
+									 Numeric ledger_value, Numeric legacy_value,
+									 const char *sqlstate, const char *note);
+
+/*
+ * The users that this transaction has posted for; a rolled back savepoint
+ * takes its own with it. Under strict mode each is proved at commit.
+ */
+extern void ledger_compare_touch(const pg_uuid_t *user_id, const LedgerSettings *settings);
+extern bool ledger_compare_touched(const pg_uuid_t *user_id);
+
+#endif							/* LEDGER_COMPARE_H */
