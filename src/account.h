@@ -70,12 +70,14 @@ extern void ledger_account_init(void);
 
 /* Types and currencies; both raise LG010 for a name that is not there. */
 extern const LedgerAccountType *ledger_account_type(const char *name);
-extern const LedgerAccountType *ledger_account_type_datum(Datum name_text);
 extern const LedgerCurrency *ledger_currency(const char *code);
 
 /* balance = the totals in the account's normal direction, normalised. */
 extern Numeric ledger_account_balance(const LedgerAccount *account);
+extern Numeric ledger_account_net(const LedgerAccount *account, Numeric debits, Numeric credits);
+extern Numeric ledger_account_min_balance(const LedgerAccount *account);
 extern const char *ledger_account_status_name(LedgerAccountStatus status);
+extern bool ledger_account_status_parse(const char *name, LedgerAccountStatus *status);
 
 /* Rows. The store is ledger.accounts, open. */
 extern Store *ledger_accounts_open(LOCKMODE lockmode);

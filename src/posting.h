@@ -10,13 +10,14 @@
 #define LEDGER_POSTING_H
 
 #include "account.h"
+#include "journal.h"
 #include "settings.h"
 #include "utils/jsonb.h"
 #include "utils/timestamp.h"
 
 #define LEDGER_MAX_POSTINGS		32767
 #define LEDGER_MAX_KEY			512		/* bytes of an idempotency key */
-#define LEDGER_MAX_TYPE			63		/* of type, reference_type */
+#define LEDGER_MAX_NAME			63		/* of type, reference_type */
 #define LEDGER_MAX_TEXT			4096	/* of description, reason */
 #define LEDGER_MAX_METADATA		65536	/* of metadata as jsonb */
 
@@ -24,9 +25,10 @@
 typedef struct PostingAccount
 {
 	LedgerAccount account;
+	bool		by_id;			/* named by id, else by type, user, currency */
 	Numeric		add_debits;		/* of the whole call; NULL: nothing */
 	Numeric		add_credits;
-	Numeric		running_debits; /* while the journal is written */
+	Numeric		running_debits; /* before the call; runs with the journal */
 	Numeric		running_credits;
 	int			mark_opened;	/* bits to set in account.opened */
 } PostingAccount;
@@ -54,46 +56,46 @@ typedef struct PostingRequest
 	TimestampTz effective_at;
 	int64		reverses;		/* 0: not a reversal */
 	const char *key_text;		/* canonical key; NULL: no deduplication */
+	const char *conflict_hint;	/* NULL: the usual one */
 	bool		allow_reserved; /* may touch pending_investment */
-	bool		ignore_amounts; /* a replay may differ in amount */
-	bool		is_opening;		/* posted by the legacy hook itself */
+	bool		is_opening;		/* posted by the hook itself */
 
 	/* postings */
 	PostingAccount *accounts;
 	int			naccounts;
+	int			max_accounts;
 	PostingLine *lines;
 	int			nlines;
+	int			max_lines;
 
 	/* result */
 	int64		transaction_id;
 	bool		replayed;
 	TimestampTz created_at;
 
-	/* posting.c's own */
-	pg_uuid_t	key;
+	/* while the call runs */
 	const LedgerSettings *settings;
-	Store	   *store;
+	Store	   *store;			/* ledger.accounts */
 	Store	   *journal;
-	Snapshot	snapshot;
-	bool		locked;
+	Snapshot	snapshot;		/* the one that rows are found with */
+	pg_uuid_t	key;
 	int		   *order;			/* accounts in the order of their locks */
+	bool		moved;			/* some row had been updated meanwhile */
 } PostingRequest;
 
 /*
  * What a legacy table adds to a posting. lock: before any account is locked,
- * locks the legacy rows of the call's users and opens who is not opened; true
- * if it may have waited. written: the postings are in the journal. Set once,
- * by mirror.c.
+ * locks the legacy rows of the call's users and opens who is not opened.
+ * written: the postings are in the journal, visible to the next command. Set
+ * once, by mirror.c.
  */
 typedef struct PostingHook
 {
-	bool		(*lock) (PostingRequest *request);
+	void		(*lock) (PostingRequest *request);
 	void		(*written) (PostingRequest *request);
 } PostingHook;
 
 extern PostingHook ledger_posting_hook;
-
-extern void ledger_posting_init(void);
 
 extern PostingRequest *ledger_posting_new(const char *operation, const char *type);
 extern int	ledger_posting_account(PostingRequest *request, const char *type,
@@ -107,17 +109,12 @@ extern int64 ledger_post(PostingRequest *request);
 /* false: a replay, transaction_id is set. Else the accounts are locked. */
 extern bool ledger_posting_lock(PostingRequest *request);
 extern int64 ledger_posting_apply(PostingRequest *request);
+extern void ledger_posting_cancel(PostingRequest *request);
 
-/* The net change of account n by the call, in its normal direction; NULL: none. */
-extern Numeric ledger_posting_change(PostingRequest *request, int n);
+/* The net change of account n by the call, in its normal direction. */
+extern Numeric ledger_posting_change(const PostingRequest *request, int n);
 
-/* Whether this database transaction has posted. */
-extern bool ledger_has_posted(void);
-
-/* The idempotency key of a text. */
-extern void ledger_posting_key(const char *text, pg_uuid_t *key);
-
-/* The transaction that has this key under the snapshot; 0: none. */
-extern int64 ledger_posting_find_key(Store *journal, const pg_uuid_t *key, Snapshot snapshot);
+/* Whether the caller may be shown amounts in an error's detail. */
+extern bool ledger_may_show_amounts(void);
 
 #endif							/* LEDGER_POSTING_H */

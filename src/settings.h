@@ -20,17 +20,6 @@ typedef struct LedgerSettings
 	LedgerPhase phase;
 } LedgerSettings;
 
-/* Values of the session's own GUCs; inherit means what the row says. */
-typedef enum LedgerStrictGuc
-{
-	LEDGER_STRICT_INHERIT, LEDGER_STRICT_OFF, LEDGER_STRICT_ON
-} LedgerStrictGuc;
-
-typedef enum LedgerSourceGuc
-{
-	LEDGER_SOURCE_INHERIT, LEDGER_SOURCE_LEDGER, LEDGER_SOURCE_LEGACY
-} LedgerSourceGuc;
-
 typedef enum LedgerCaptureGuc
 {
 	LEDGER_CAPTURE_INHERIT, LEDGER_CAPTURE_RECORD, LEDGER_CAPTURE_POST, LEDGER_CAPTURE_REFUSE
@@ -38,17 +27,31 @@ typedef enum LedgerCaptureGuc
 
 extern int	ledger_capture;		/* LedgerCaptureGuc of this session */
 extern bool ledger_allow_drop;
-extern bool ledger_legacy_fast_path;
+
+/*
+ * What a change of the settings must satisfy, beyond the settings themselves.
+ * Called under the lock with the old and the new ones. Set once, by legacy.c.
+ */
+extern void (*ledger_settings_check) (const LedgerSettings *old, const LedgerSettings *new);
 
 extern void ledger_settings_init(void);
 
 /* For a posting: takes the lock to the end of the transaction. */
 extern const LedgerSettings *ledger_settings_lock(void);
 
-/* For a read: AccessShareLock, released at once. */
+/* For a read. */
 extern const LedgerSettings *ledger_settings_get(void);
 
-/* Whether the mirror writes the legacy row under these settings. */
+/* Whether postings write the legacy row under these settings. */
 extern bool ledger_settings_mirrors(const LedgerSettings *settings);
+
+/* Whether this database transaction has posted (taken the settings' lock). */
+extern bool ledger_has_posted(void);
+
+/*
+ * Excludes every posting to the end of the transaction; waits in slices, and
+ * names the blockers when lock_wait is over (55P03). 25001 after a posting.
+ */
+extern void ledger_settings_lock_exclusive(int64 lock_wait_ms);
 
 #endif							/* LEDGER_SETTINGS_H */

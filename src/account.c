@@ -1,0 +1,582 @@
+/*
+ * account.c
+ *		Currencies, account types and accounts: find, open, lock, apply.
+ *
+ * Types and currencies are few and hardly change: each backend keeps them in
+ * a context of its own until a relcache invalidation of either table (sent by
+ * their guard trigger) drops it. A pointer to one is good for the call that
+ * looked it up.
+ *
+ * An account's row is read into a LedgerAccount and written back from it; the
+ * order in which accounts are locked is posting.c's.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "commands/sequence.h"
+#include "commands/trigger.h"
+#include "executor/spi.h"
+#include "utils/builtins.h"
+#include "utils/datum.h"
+#include "utils/fmgroids.h"
+#include "utils/inval.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+
+#include "account.h"
+#include "amount.h"
+#include "errors.h"
+#include "place.h"
+
+/* ---- the three tables ----------------------------------------------------- */
+
+enum
+{
+	CURRENCY_CODE, CURRENCY_SCALE, CURRENCY_DISPLAY, CURRENCY_COLUMNS
+};
+static const char *const currency_columns[] = {"code", "scale", "display_digits"};
+static StoreSpec currency_spec = {"currencies", currency_columns, CURRENCY_COLUMNS, NULL};
+
+enum
+{
+	TYPE_NAME, TYPE_OWNER, TYPE_CURRENCY, TYPE_SIDE, TYPE_MIN, TYPE_COLUMNS
+};
+static const char *const type_columns[] = {
+	"name", "owner", "currency", "normal_side", "min_balance"
+};
+static StoreSpec type_spec = {"account_types", type_columns, TYPE_COLUMNS, NULL};
+
+enum
+{
+	ACCOUNT_ID, ACCOUNT_USER, ACCOUNT_TYPE, ACCOUNT_CURRENCY, ACCOUNT_EXTERNAL,
+	ACCOUNT_STATUS, ACCOUNT_MIN, ACCOUNT_OPENED, ACCOUNT_VERSION, ACCOUNT_DEBITS,
+	ACCOUNT_CREDITS, ACCOUNT_COLUMNS
+};
+static const char *const account_columns[] = {
+	"id", "user_id", "account_type", "currency", "external_id",
+	"status", "min_balance", "opened", "version", "debits",
+	"credits"
+};
+static StoreSpec account_spec = {"accounts", account_columns, ACCOUNT_COLUMNS, NULL};
+
+static const char *const status_names[] = {"open", "frozen", "closed"};
+
+/* ---- types and currencies -------------------------------------------------- */
+
+typedef struct TypeCache
+{
+	MemoryContext context;
+	Oid			currencies;		/* OIDs of the tables it was read from */
+	Oid			account_types;
+	int			ncurrencies;
+	LedgerCurrency *currency;
+	int			ntypes;
+	LedgerAccountType *type;
+} TypeCache;
+
+static TypeCache *type_cache = NULL;
+
+static void
+relcache_callback(Datum arg, Oid relid)
+{
+	TypeCache  *cache = type_cache;
+
+	if (cache == NULL)
+		return;
+	if (OidIsValid(relid) && relid != cache->currencies && relid != cache->account_types)
+		return;
+	type_cache = NULL;
+	/* a call may be using it: it goes with the transaction */
+	if (TopTransactionContext != NULL)
+		MemoryContextSetParent(cache->context, TopTransactionContext);
+	else
+		MemoryContextDelete(cache->context);
+}
+
+void
+ledger_account_init(void)
+{
+	CacheRegisterRelcacheCallback(relcache_callback, (Datum) 0);
+}
+
+/* Reads all rows of a small table; fill gets each and returns true to keep it. */
+static int
+read_all(StoreSpec *spec, size_t size, void **list,
+		 void (*fill) (TypeCache *cache, void *item, Datum *values, bool *isnull),
+		 TypeCache *cache)
+{
+	Store	   *store = ledger_store_open(spec, AccessShareLock);
+	/* the latest, in a parallel worker too */
+	Snapshot	snapshot = RegisterSnapshot(GetCatalogSnapshot(ledger_store_oid(spec)));
+	StoreScan  *scan = ledger_store_scan(store, NULL, snapshot, NULL, 0);
+	Datum		values[STORE_MAX_COLUMNS];
+	bool		isnull[STORE_MAX_COLUMNS];
+	int			n = 0;
+	int			max = 16;
+
+	*list = MemoryContextAllocZero(cache->context, size * max);
+	while (ledger_store_next(scan, ForwardScanDirection, values, isnull, NULL))
+	{
+		if (n == max)
+		{
+			max *= 2;
+			*list = repalloc(*list, size * max);
+		}
+		fill(cache, (char *) *list + size * n, values, isnull);
+		n++;
+	}
+	ledger_store_end(scan);
+	UnregisterSnapshot(snapshot);
+	ledger_store_close(store);
+	return n;
+}
+
+static const LedgerCurrency *
+find_currency(TypeCache *cache, const char *code)
+{
+	for (int i = 0; i < cache->ncurrencies; i++)
+	{
+		if (strcmp(cache->currency[i].code, code) == 0)
+			return &cache->currency[i];
+	}
+	return NULL;
+}
+
+static void
+fill_currency(TypeCache *cache, void *item, Datum *values, bool *isnull)
+{
+	LedgerCurrency *currency = item;
+
+	text_to_cstring_buffer(DatumGetTextPP(values[CURRENCY_CODE]), currency->code,
+						   sizeof(currency->code));
+	currency->scale = DatumGetInt16(values[CURRENCY_SCALE]);
+	currency->display_digits = DatumGetInt16(values[CURRENCY_DISPLAY]);
+}
+
+static void
+fill_type(TypeCache *cache, void *item, Datum *values, bool *isnull)
+{
+	LedgerAccountType *type = item;
+	MemoryContext old;
+
+	text_to_cstring_buffer(DatumGetTextPP(values[TYPE_NAME]), type->name, NAMEDATALEN);
+	type->owner_user = strcmp(TextDatumGetCString(values[TYPE_OWNER]), "user") == 0;
+	type->debit_normal = strcmp(TextDatumGetCString(values[TYPE_SIDE]), "debit") == 0;
+	type->currency = isnull[TYPE_CURRENCY] ? NULL :
+		find_currency(cache, TextDatumGetCString(values[TYPE_CURRENCY]));
+	type->min_balance = NULL;
+	if (!isnull[TYPE_MIN])
+	{
+		old = MemoryContextSwitchTo(cache->context);
+		type->min_balance = DatumGetNumericCopy(values[TYPE_MIN]);
+		MemoryContextSwitchTo(old);
+	}
+}
+
+static TypeCache *
+types(void)
+{
+	while (type_cache == NULL)
+	{
+		MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "ledger types",
+													  ALLOCSET_SMALL_SIZES);
+		TypeCache  *cache = MemoryContextAllocZero(context, sizeof(TypeCache));
+
+		cache->context = context;
+		cache->currencies = ledger_store_oid(&currency_spec);
+		cache->account_types = ledger_store_oid(&type_spec);
+		/* what is invalidated while we read is noticed: it is in place */
+		type_cache = cache;
+		PG_TRY();
+		{
+			cache->ncurrencies = read_all(&currency_spec, sizeof(LedgerCurrency),
+										  (void **) &cache->currency, fill_currency, cache);
+			cache->ntypes = read_all(&type_spec, sizeof(LedgerAccountType),
+									 (void **) &cache->type, fill_type, cache);
+		}
+		PG_CATCH();
+		{
+			type_cache = NULL;
+			PG_RE_THROW();
+		}
+		PG_END_TRY();
+		if (type_cache == cache)
+			MemoryContextSetParent(context, CacheMemoryContext);
+	}
+	return type_cache;
+}
+
+const LedgerAccountType *
+ledger_account_type(const char *name)
+{
+	TypeCache  *cache = types();
+
+	for (int i = 0; i < cache->ntypes; i++)
+	{
+		if (strcmp(cache->type[i].name, name) == 0)
+			return &cache->type[i];
+	}
+	ereport(ERROR,
+			(errcode(ERRCODE_LG_NOT_ALLOWED),
+			 errmsg("unknown account type \"%s\"", pnstrdup(name, NAMEDATALEN)),
+			 errhint("ledger.account_types lists the account types; insert a row to add one.")));
+}
+
+const LedgerCurrency *
+ledger_currency(const char *code)
+{
+	const LedgerCurrency *currency = find_currency(types(), code);
+
+	if (currency == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_LG_NOT_ALLOWED),
+				 errmsg("unknown currency \"%s\"", pnstrdup(code, NAMEDATALEN)),
+				 errhint("ledger.currencies lists the currencies; insert a row to add one.")));
+	return currency;
+}
+
+/* ---- rows ------------------------------------------------------------------- */
+
+Store *
+ledger_accounts_open(LOCKMODE lockmode)
+{
+	return ledger_store_open(&account_spec, lockmode);
+}
+
+const char *
+ledger_account_status_name(LedgerAccountStatus status)
+{
+	return status_names[status];
+}
+
+bool
+ledger_account_status_parse(const char *name, LedgerAccountStatus *status)
+{
+	for (int i = 0; i < (int) lengthof(status_names); i++)
+	{
+		if (strcmp(name, status_names[i]) == 0)
+		{
+			*status = (LedgerAccountStatus) i;
+			return true;
+		}
+	}
+	return false;
+}
+
+static bool
+text_datum_is(Datum value, const char *string)
+{
+	text	   *t = DatumGetTextPP(value);
+	size_t		len = strlen(string);
+
+	return VARSIZE_ANY_EXHDR(t) == len && memcmp(VARDATA_ANY(t), string, len) == 0;
+}
+
+/* What never changes: which account this is. */
+static void
+read_identity(LedgerAccount *account, Datum *values, bool *isnull)
+{
+	account->id = DatumGetInt64(values[ACCOUNT_ID]);
+	if (account->type == NULL || !text_datum_is(values[ACCOUNT_TYPE], account->type->name))
+		account->type = ledger_account_type(TextDatumGetCString(values[ACCOUNT_TYPE]));
+	if (account->currency == NULL || !text_datum_is(values[ACCOUNT_CURRENCY], account->currency->code))
+		account->currency = ledger_currency(TextDatumGetCString(values[ACCOUNT_CURRENCY]));
+	account->has_user = !isnull[ACCOUNT_USER];
+	if (account->has_user)
+		account->user_id = *DatumGetUUIDP(values[ACCOUNT_USER]);
+	account->external_id = isnull[ACCOUNT_EXTERNAL] ? NULL :
+		TextDatumGetCString(values[ACCOUNT_EXTERNAL]);
+}
+
+static void
+read_row(LedgerAccount *account, Datum *values, bool *isnull)
+{
+	read_identity(account, values, isnull);
+	if (text_datum_is(values[ACCOUNT_STATUS], "open"))
+		account->status = LEDGER_ACCOUNT_OPEN;
+	else if (!ledger_account_status_parse(TextDatumGetCString(values[ACCOUNT_STATUS]),
+										  &account->status))
+		elog(ERROR, "account " INT64_FORMAT " has no known status", account->id);
+	account->min_balance = isnull[ACCOUNT_MIN] ? NULL : DatumGetNumericCopy(values[ACCOUNT_MIN]);
+	account->opened = DatumGetInt32(values[ACCOUNT_OPENED]);
+	account->version = DatumGetInt64(values[ACCOUNT_VERSION]);
+	account->debits = DatumGetNumericCopy(values[ACCOUNT_DEBITS]);
+	account->credits = DatumGetNumericCopy(values[ACCOUNT_CREDITS]);
+}
+
+static void
+write_row(const LedgerAccount *account, Datum *values, bool *isnull)
+{
+	memset(isnull, 0, ACCOUNT_COLUMNS * sizeof(bool));
+	values[ACCOUNT_ID] = Int64GetDatum(account->id);
+	isnull[ACCOUNT_USER] = !account->has_user;
+	values[ACCOUNT_USER] = UUIDPGetDatum(&account->user_id);
+	values[ACCOUNT_TYPE] = CStringGetTextDatum(account->type->name);
+	values[ACCOUNT_CURRENCY] = CStringGetTextDatum(account->currency->code);
+	isnull[ACCOUNT_EXTERNAL] = account->external_id == NULL;
+	values[ACCOUNT_EXTERNAL] = account->external_id ?
+		CStringGetTextDatum(account->external_id) : (Datum) 0;
+	values[ACCOUNT_STATUS] = CStringGetTextDatum(status_names[account->status]);
+	isnull[ACCOUNT_MIN] = account->min_balance == NULL;
+	values[ACCOUNT_MIN] = NumericGetDatum(account->min_balance);
+	values[ACCOUNT_OPENED] = Int32GetDatum(account->opened);
+	values[ACCOUNT_VERSION] = Int64GetDatum(account->version);
+	values[ACCOUNT_DEBITS] = NumericGetDatum(account->debits);
+	values[ACCOUNT_CREDITS] = NumericGetDatum(account->credits);
+}
+
+/* debits and credits in the account's normal direction, normalised */
+Numeric
+ledger_account_net(const LedgerAccount *account, Numeric debits, Numeric credits)
+{
+	Numeric		net = account->type->debit_normal ?
+		ledger_amount_sub(debits, credits) : ledger_amount_sub(credits, debits);
+
+	return ledger_amount_normalise(net, account->currency->display_digits);
+}
+
+Numeric
+ledger_account_balance(const LedgerAccount *account)
+{
+	return ledger_account_net(account, account->debits, account->credits);
+}
+
+/* The lowest balance allowed; NULL: none. */
+Numeric
+ledger_account_min_balance(const LedgerAccount *account)
+{
+	return account->min_balance ? account->min_balance : account->type->min_balance;
+}
+
+static bool
+find(Store *accounts, LedgerAccount *account, const char *index, Snapshot snapshot,
+	 const StoreKey *keys, int nkeys)
+{
+	Datum		values[ACCOUNT_COLUMNS];
+	bool		isnull[ACCOUNT_COLUMNS];
+	StoreScan  *scan = ledger_store_scan(accounts, index, snapshot, keys, nkeys);
+	bool		found = ledger_store_next(scan, ForwardScanDirection, values, isnull,
+										  &account->tid);
+
+	if (found)
+		read_row(account, values, isnull);
+	ledger_store_end(scan);
+	return found;
+}
+
+/* The version that this transaction left, if the snapshot sees it there. */
+static bool
+find_at_place(Store *accounts, LedgerAccount *account, bool by_id, Snapshot snapshot)
+{
+	Datum		values[ACCOUNT_COLUMNS];
+	bool		isnull[ACCOUNT_COLUMNS];
+	LedgerAccount found = *account;
+
+	if (!ledger_place_get(account, by_id, &found.tid) ||
+		!ledger_store_fetch(accounts, &found.tid, snapshot, values, isnull))
+		return false;
+	read_row(&found, values, isnull);
+	if (by_id ? found.id != account->id :
+		found.type != account->type || found.currency != account->currency ||
+		found.has_user != account->has_user || found.external_id != NULL ||
+		(found.has_user && memcmp(&found.user_id, &account->user_id, UUID_LEN) != 0))
+		return false;
+	*account = found;
+	return true;
+}
+
+/* Finds the account of type, user and currency. */
+bool
+ledger_account_find(Store *accounts, LedgerAccount *account, Snapshot snapshot)
+{
+	StoreKey	keys[4] = {
+		{F_UUID_EQ, UUIDPGetDatum(&account->user_id), !account->has_user, 0},
+		{F_TEXTEQ, CStringGetTextDatum(account->type->name), false, 0},
+		{F_TEXTEQ, CStringGetTextDatum(account->currency->code), false, 0},
+		{F_TEXTEQ, (Datum) 0, account->external_id == NULL, 0}
+	};
+
+	if (account->external_id == NULL && find_at_place(accounts, account, false, snapshot))
+		return true;
+	if (account->external_id)
+		keys[3].value = CStringGetTextDatum(account->external_id);
+	return find(accounts, account, "accounts_identity", snapshot, keys, 4);
+}
+
+bool
+ledger_account_find_by_id(Store *accounts, LedgerAccount *account, Snapshot snapshot)
+{
+	StoreKey	key = {F_INT8EQ, Int64GetDatum(account->id), false, 0};
+
+	if (find_at_place(accounts, account, true, snapshot))
+		return true;
+	return find(accounts, account, "accounts_pkey", snapshot, &key, 1);
+}
+
+int
+ledger_accounts_of_user(Store *accounts, const pg_uuid_t *user_id, Snapshot snapshot,
+						LedgerAccount **list)
+{
+	StoreKey	key = {F_UUID_EQ, UUIDPGetDatum(user_id), false, 0};
+	StoreScan  *scan = ledger_store_scan(accounts, "accounts_identity", snapshot, &key, 1);
+	Datum		values[ACCOUNT_COLUMNS];
+	bool		isnull[ACCOUNT_COLUMNS];
+	ItemPointerData tid;
+	int			n = 0;
+	int			max = 8;
+
+	*list = palloc(sizeof(LedgerAccount) * max);
+	while (ledger_store_next(scan, ForwardScanDirection, values, isnull, &tid))
+	{
+		LedgerAccount *account;
+		int			at;
+
+		if (n == max)
+		{
+			max *= 2;
+			*list = repalloc(*list, sizeof(LedgerAccount) * max);
+		}
+		/* lowest id first: insertion into a handful */
+		for (at = n; at > 0 && (*list)[at - 1].id > DatumGetInt64(values[ACCOUNT_ID]); at--)
+			(*list)[at] = (*list)[at - 1];
+		account = &(*list)[at];
+		memset(account, 0, sizeof(LedgerAccount));
+		read_row(account, values, isnull);
+		account->tid = tid;
+		n++;
+	}
+	ledger_store_end(scan);
+	return n;
+}
+
+/*
+ * Inserts the account's row with totals of zero and gives it an id; false if
+ * somebody's committed row is in the way, which the caller then finds.
+ */
+bool
+ledger_account_insert(Store *accounts, LedgerAccount *account)
+{
+	Datum		values[ACCOUNT_COLUMNS];
+	bool		isnull[ACCOUNT_COLUMNS];
+
+	account->id = nextval_internal(ledger_relation_oid("account_id_seq"), false);
+	account->status = LEDGER_ACCOUNT_OPEN;
+	account->min_balance = NULL;
+	account->opened = 0;
+	account->version = 0;
+	account->debits = account->credits = ledger_amount_zero();
+	write_row(account, values, isnull);
+	return ledger_store_insert_new(accounts, "accounts_identity", values, isnull);
+}
+
+TM_Result
+ledger_account_update(Store *accounts, LedgerAccount *account, Snapshot snapshot)
+{
+	Datum		values[ACCOUNT_COLUMNS];
+	bool		isnull[ACCOUNT_COLUMNS];
+
+	TM_Result	result;
+
+	write_row(account, values, isnull);
+	result = ledger_store_update(accounts, &account->tid, snapshot, values, isnull);
+	if (result == TM_Ok)
+		ledger_place_set(account);
+	return result;
+}
+
+/* Locks the account's row and reads it anew. */
+TM_Result
+ledger_account_lock(Store *accounts, LedgerAccount *account, Snapshot snapshot, bool follow)
+{
+	Datum		values[ACCOUNT_COLUMNS];
+	bool		isnull[ACCOUNT_COLUMNS];
+	TM_Result	result;
+
+	result = ledger_store_lock(accounts, &account->tid, snapshot, follow, values, isnull);
+	if (result == TM_Ok)
+		read_row(account, values, isnull);
+	return result;
+}
+
+/* ---- guard of types and currencies ------------------------------------------- */
+
+PG_FUNCTION_INFO_V1(ledger_type_guard);
+
+static bool
+tuple_is_shipped(HeapTuple tuple, TupleDesc desc)
+{
+	bool		isnull;
+	Datum		shipped = heap_getattr(tuple, SPI_fnumber(desc, "shipped"), desc, &isnull);
+
+	return !isnull && DatumGetBool(shipped);
+}
+
+/* Whether any column but those that may change differs. */
+static bool
+identity_changes(HeapTuple old, HeapTuple new, TupleDesc desc)
+{
+	static const char *const fixed[] = {
+		"code", "scale", "name", "owner", "currency", "normal_side", "shipped"
+	};
+
+	for (int i = 0; i < (int) lengthof(fixed); i++)
+	{
+		int			att = SPI_fnumber(desc, fixed[i]);
+		bool		oldnull,
+					newnull;
+		Datum		olddatum,
+					newdatum;
+
+		if (att <= 0)
+			continue;
+		olddatum = heap_getattr(old, att, desc, &oldnull);
+		newdatum = heap_getattr(new, att, desc, &newnull);
+		if (oldnull != newnull)
+			return true;
+		if (!oldnull && !datum_image_eq(olddatum, newdatum,
+										TupleDescAttr(desc, att - 1)->attbyval,
+										TupleDescAttr(desc, att - 1)->attlen))
+			return true;
+	}
+	return false;
+}
+
+/*
+ * BEFORE row trigger of currencies and account_types: shipped rows come from
+ * the install script alone and stay; of the others only what no posting rests
+ * on may change. Tells every session to read the tables anew.
+ */
+Datum
+ledger_type_guard(PG_FUNCTION_ARGS)
+{
+	TriggerData *trigger = (TriggerData *) fcinfo->context;
+	TupleDesc	desc;
+	HeapTuple	result;
+	bool		refuse;
+
+	if (!CALLED_AS_TRIGGER(fcinfo))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("type_guard() must be called as a trigger")));
+	desc = RelationGetDescr(trigger->tg_relation);
+	result = TRIGGER_FIRED_BY_UPDATE(trigger->tg_event) ?
+		trigger->tg_newtuple : trigger->tg_trigtuple;
+	if (TRIGGER_FIRED_BY_INSERT(trigger->tg_event))
+		refuse = tuple_is_shipped(result, desc);
+	else if (TRIGGER_FIRED_BY_DELETE(trigger->tg_event))
+		refuse = true;
+	else
+		refuse = tuple_is_shipped(trigger->tg_trigtuple, desc) ||
+			identity_changes(trigger->tg_trigtuple, result, desc);
+	if (refuse)
+		ereport(ERROR,
+				(errcode(ERRCODE_LG_NOT_ALLOWED),
+				 errmsg("this row of ledger.%s cannot be changed",
+						RelationGetRelationName(trigger->tg_relation)),
+				 errdetail("Shipped rows are fixed; of other rows the name, the currency, the owner and the normal side are, because accounts rest on them."),
+				 errhint("Insert a row with another name.")));
+	CacheInvalidateRelcache(trigger->tg_relation);
+	return PointerGetDatum(result);
+}

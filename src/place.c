@@ -1,0 +1,122 @@
+/*
+ * place.c
+ *		Where this transaction left the newest version of an account.
+ *
+ * A row that one transaction updates again and again leaves a chain of dead
+ * versions that no snapshot of it may skip: 100,000 postings to one account
+ * would walk it 100,000 times. So the place of the newest version is kept per
+ * account. It is a hint: the reader fetches it under its snapshot and looks
+ * whether it is the row it wants, else asks the index; savepoints, exception
+ * blocks and other writers need no bookkeeping.
+ *
+ * Memory: a hash in the transaction's context, made at the second call; most
+ * transactions make one.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "common/hashfn.h"
+#include "utils/hsearch.h"
+#include "utils/memutils.h"
+
+#include "place.h"
+
+/* An account by id, or by user, type and currency. Zeros in between. */
+typedef struct PlaceKey
+{
+	pg_uuid_t	user_id;
+	int64		id;				/* 0: by user, type and currency */
+	uint64		identity;		/* hash of type and currency */
+} PlaceKey;
+
+typedef struct Place
+{
+	PlaceKey	key;
+	ItemPointerData tid;
+} Place;
+
+static HTAB *places = NULL;
+static int	calls = 0;			/* of this transaction */
+
+static void
+xact_callback(XactEvent event, void *arg)
+{
+	if (event == XACT_EVENT_PRE_COMMIT || event == XACT_EVENT_PRE_PREPARE ||
+		event == XACT_EVENT_PARALLEL_PRE_COMMIT)
+		return;
+	/* the hash goes with the transaction's memory */
+	places = NULL;
+	calls = 0;
+}
+
+void
+ledger_place_init(void)
+{
+	RegisterXactCallback(xact_callback, NULL);
+}
+
+void
+ledger_place_count_call(void)
+{
+	HASHCTL		info = {0};
+
+	if (++calls < 2 || places != NULL)
+		return;
+	info.keysize = sizeof(PlaceKey);
+	info.entrysize = sizeof(Place);
+	info.hcxt = TopTransactionContext;
+	places = hash_create("ledger places", 64, &info, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+}
+
+static PlaceKey
+make_key(const LedgerAccount *account, bool by_id)
+{
+	PlaceKey	key;
+
+	memset(&key, 0, sizeof(key));
+	if (by_id)
+	{
+		key.id = account->id;
+		return key;
+	}
+	if (account->has_user)
+		key.user_id = account->user_id;
+	key.identity = hash_bytes_extended((const unsigned char *) account->type->name,
+									   strlen(account->type->name), 0) ^
+		hash_bytes_extended((const unsigned char *) account->currency->code,
+							strlen(account->currency->code), 1);
+	return key;
+}
+
+bool
+ledger_place_get(const LedgerAccount *account, bool by_id, ItemPointer tid)
+{
+	PlaceKey	key;
+	Place	   *place;
+
+	if (places == NULL)
+		return false;
+	key = make_key(account, by_id);
+	place = hash_search(places, &key, HASH_FIND, NULL);
+	if (place == NULL)
+		return false;
+	*tid = place->tid;
+	return true;
+}
+
+void
+ledger_place_set(const LedgerAccount *account)
+{
+	if (places == NULL)
+		return;
+	for (int by_id = 0; by_id <= 1; by_id++)
+	{
+		PlaceKey	key = make_key(account, by_id);
+		Place	   *place;
+
+		if (!by_id && account->external_id != NULL)
+			continue;
+		place = hash_search(places, &key, HASH_ENTER, NULL);
+		place->tid = account->tid;
+	}
+}

@@ -1,0 +1,801 @@
+/*
+ * posting.c
+ *		The engine: one ledger transaction of one or more postings.
+ *
+ * The protocol of a call, with the reason for each step (docs/internals.md
+ * has the proof by cases):
+ *
+ * 1. Refuse what the executor would refuse: read-only, parallel, recovery.
+ * 2. Hold the settings still.
+ * 3. Take a snapshot S; probe the key under a dirty snapshot, so that an
+ *	  inserter in progress is waited for before any row is locked.
+ * 4. The hook locks legacy rows; it may wait, so S and the probe come anew.
+ * 5. Find the accounts with S, never newer. Open those that are missing.
+ * 6. Update them in the order users before house, then id: the update is the
+ *	  lock. If the first answers that somebody was there since S, nothing has
+ *	  changed yet: back to 3. A request with the same key that committed after
+ *	  S has updated this row, so it cannot slip through. A later row is locked
+ *	  in its newest version and computed anew.
+ * 7. Check limits on the final balances, take the id, stamp the time, write
+ *	  the journal.
+ *
+ * Under REPEATABLE READ and SERIALIZABLE whatever S does not see is 40001.
+ *
+ * Memory: all of a call in the caller's context, short-lived by contract (the
+ * executor's per-tuple context). Nothing outlives the call but the places of
+ * place.c.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "catalog/namespace.h"
+#include "commands/sequence.h"
+#include "miscadmin.h"
+#include "nodes/makefuncs.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/snapmgr.h"
+
+#include "amount.h"
+#include "errors.h"
+#include "place.h"
+#include "posting.h"
+
+PostingHook ledger_posting_hook = {NULL, NULL};
+
+/* ---- requests ---------------------------------------------------------------- */
+
+PostingRequest *
+ledger_posting_new(const char *operation, const char *type)
+{
+	PostingRequest *request = palloc0(sizeof(PostingRequest));
+
+	request->operation = operation;
+	request->type = type;
+	request->max_accounts = request->max_lines = 4;
+	request->accounts = palloc(sizeof(PostingAccount) * request->max_accounts);
+	request->lines = palloc(sizeof(PostingLine) * request->max_lines);
+	return request;
+}
+
+static PostingAccount *
+add_account(PostingRequest *request)
+{
+	PostingAccount *account;
+
+	if (request->naccounts == request->max_accounts)
+	{
+		request->max_accounts *= 2;
+		request->accounts = repalloc_huge(request->accounts,
+										  sizeof(PostingAccount) * request->max_accounts);
+	}
+	account = &request->accounts[request->naccounts++];
+	memset(account, 0, sizeof(*account));
+	return account;
+}
+
+static bool
+same_user(bool has_a, const pg_uuid_t *a, bool has_b, const pg_uuid_t *b)
+{
+	return has_a == has_b && (!has_a || memcmp(a, b, UUID_LEN) == 0);
+}
+
+/*
+ * The account of that type, user (NULL: the house) and currency (NULL: the
+ * type's own); its index in the request.
+ */
+int
+ledger_posting_account(PostingRequest *request, const char *type_name,
+					   const pg_uuid_t *user_id, const char *currency_code)
+{
+	const LedgerAccountType *type = ledger_account_type(type_name);
+	const LedgerCurrency *currency = currency_code ? ledger_currency(currency_code) : type->currency;
+	LedgerAccount *account;
+
+	for (int i = 0; i < request->naccounts; i++)
+	{
+		account = &request->accounts[i].account;
+		if (account->type == type && account->currency == currency &&
+			same_user(account->has_user, &account->user_id, user_id != NULL, user_id))
+			return i;
+	}
+	account = &add_account(request)->account;
+	account->type = type;
+	account->currency = currency;
+	account->has_user = user_id != NULL;
+	if (user_id)
+		account->user_id = *user_id;
+	return request->naccounts - 1;
+}
+
+/* The account of that id; not looked for among those there are already. */
+int
+ledger_posting_account_id(PostingRequest *request, int64 id)
+{
+	PostingAccount *account = add_account(request);
+
+	account->by_id = true;
+	account->account.id = id;
+	return request->naccounts - 1;
+}
+
+void
+ledger_posting_line(PostingRequest *request, int debit, int credit, Numeric amount)
+{
+	PostingLine *line;
+
+	if (request->nlines == LEDGER_MAX_POSTINGS)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("a transaction has at most %d postings", LEDGER_MAX_POSTINGS)));
+	if (request->nlines == request->max_lines)
+	{
+		request->max_lines *= 2;
+		request->lines = repalloc(request->lines, sizeof(PostingLine) * request->max_lines);
+	}
+	line = &request->lines[request->nlines++];
+	line->debit = debit;
+	line->credit = credit;
+	line->amount = amount;
+}
+
+/* ---- messages ---------------------------------------------------------------- */
+
+/* Amounts are shown in details to those only who may read balances. */
+bool
+ledger_may_show_amounts(void)
+{
+	Oid			argtypes[2] = {UUIDOID, TEXTOID};
+	Oid			reader = LookupFuncName(list_make2(makeString("ledger"),
+												   makeString("get_account_balance")),
+										2, argtypes, true);
+
+	return OidIsValid(reader) &&
+		DatumGetBool(DirectFunctionCall2(has_function_privilege_id,
+										 ObjectIdGetDatum(reader),
+										 CStringGetTextDatum("EXECUTE")));
+}
+
+static const char *
+account_name(const LedgerAccount *account)
+{
+	if (!account->has_user)
+		return psprintf("%s in %s", account->type->name, account->currency->code);
+	return psprintf("%s of user %s", account->type->name,
+					DatumGetCString(DirectFunctionCall1(uuid_out,
+														UUIDPGetDatum(&account->user_id))));
+}
+
+static void
+raise_insufficient(const PostingAccount *pa, Numeric before, Numeric min)
+{
+	const LedgerAccount *account = &pa->account;
+	Numeric		after = ledger_account_balance(account);
+	char	   *available = ledger_amount_out(ledger_amount_sub(before, min));
+	char	   *needed = ledger_amount_out(ledger_amount_sub(before, after));
+
+	ereport(ERROR,
+			(errcode(ERRCODE_LG_INSUFFICIENT_FUNDS),
+			 errmsg("insufficient funds in account %s", account_name(account)),
+			 ledger_may_show_amounts() ?
+			 errdetail("Available is %s %s, the posting needs %s %s.",
+					   available, account->currency->code, needed, account->currency->code) : 0,
+			 account->has_user ?
+			 errhint("Post a smaller amount, or credit the user first.") :
+			 errhint("Post a smaller amount, or replenish the account first.")));
+}
+
+static void
+raise_not_open(const LedgerAccount *account)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_LG_ACCOUNT_NOT_OPEN),
+			 errmsg("account %s is %s", account_name(account),
+					ledger_account_status_name(account->status)),
+			 errdetail("Account " INT64_FORMAT " takes no postings.", account->id),
+			 errhint("Open it with set_account_status(%lld, 'open', reason).",
+					 (long long) account->id)));
+}
+
+static void
+raise_conflict(const PostingRequest *request, int64 other, const char *detail)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_LG_IDEMPOTENCY_CONFLICT),
+			 errmsg("idempotency key \"%s\" belongs to another request", request->key_text),
+			 other ? errdetail("Transaction " INT64_FORMAT " has this key; %s.", other, detail) :
+			 errdetail_internal("%s", detail),
+			 errhint("%s", request->conflict_hint ? request->conflict_hint :
+					 "Use a new reference for a new movement.")));
+}
+
+/* ---- replays ----------------------------------------------------------------- */
+
+static int
+resolve_for_compare(PostingRequest *request, int n)
+{
+	PostingAccount *pa = &request->accounts[n];
+
+	if (!pa->by_id && pa->account.id == 0)
+		(void) ledger_account_find(request->store, &pa->account, request->snapshot);
+	return n;
+}
+
+/* In what the request differs from the transaction that has its key; NULL: in nothing. */
+static const char *
+difference(PostingRequest *request, const JournalRow *rows, int nrows)
+{
+	const JournalRow *first = &rows[0];
+
+	if (!same_user(first->has_user, &first->user_id, request->has_user, &request->user_id))
+		return "it is for another user";
+	if (strcmp(first->type, request->type) != 0 || first->reverses != request->reverses ||
+		!same_user(first->has_reference, &first->reference_id,
+				   request->has_reference, &request->reference_id))
+		return "it is another movement";
+	if (nrows != request->nlines)
+		return "it has other postings";
+	for (int i = 0; i < nrows; i++)
+	{
+		PostingLine *line = &request->lines[i];
+		int			debit = resolve_for_compare(request, line->debit);
+		int			credit = resolve_for_compare(request, line->credit);
+
+		if (rows[i].debit_account_id != request->accounts[debit].account.id ||
+			rows[i].credit_account_id != request->accounts[credit].account.id)
+			return "it moves other accounts";
+		if (ledger_amount_cmp(rows[i].amount, line->amount) != 0)
+			return ledger_may_show_amounts() ?
+				psprintf("its amount is %s, the request's %s",
+						 ledger_amount_out(rows[i].amount), ledger_amount_out(line->amount)) :
+				"its amount is another";
+	}
+	return NULL;
+}
+
+/* The request is there already: the same gets its id, another is refused. */
+static void
+replay(PostingRequest *request, int64 id)
+{
+	JournalRow *rows;
+	int			nrows = ledger_journal_transaction(request->journal, id, request->snapshot, &rows);
+	const char *detail;
+	int64		reversal;
+	Numeric		reversed;
+
+	Assert(nrows > 0);
+	detail = difference(request, rows, nrows);
+	if (detail)
+		raise_conflict(request, id, detail);
+	if (ledger_journal_reversals(request->journal, id, request->snapshot, &reversal, &reversed) > 0 &&
+		ledger_amount_cmp(reversed, rows[0].amount) >= 0)
+	{
+		request->conflict_hint = NULL;
+		raise_conflict(request, id, psprintf("transaction " INT64_FORMAT " has reversed it",
+											 reversal));
+	}
+	request->transaction_id = id;
+	request->replayed = true;
+}
+
+static void
+take_snapshot(PostingRequest *request)
+{
+	if (request->snapshot)
+		UnregisterSnapshot(request->snapshot);
+	request->snapshot = RegisterSnapshot(GetTransactionSnapshot());
+}
+
+/*
+ * Takes S and asks whether the key is there; true: a replay. Nothing of the
+ * call is locked yet.
+ */
+static bool
+probe(PostingRequest *request)
+{
+	int64		id = 0;
+
+	if (request->key_text)
+		id = ledger_journal_probe_key(request->journal, &request->key);
+	take_snapshot(request);
+	if (id == 0)
+		return false;
+	if (ledger_journal_find_key(request->journal, &request->key, request->snapshot) == 0)
+		ledger_store_serialization_failure();
+	replay(request, id);
+	return true;
+}
+
+/* ---- accounts: find, open, lock ------------------------------------------------- */
+
+static void
+check_account(const PostingRequest *request, const LedgerAccount *account)
+{
+	if (!request->allow_reserved && strcmp(account->type->name, LEDGER_PENDING_INVESTMENT) == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_LG_NOT_ALLOWED),
+				 errmsg("account %s cannot be posted to by %s()",
+						account_name(account), request->operation),
+				 errdetail("Each balance of %s is the sum of open reservations.",
+						   LEDGER_PENDING_INVESTMENT),
+				 errhint("Use reserve_for_investment(), release_reservation() or execute_investment().")));
+}
+
+static void
+find_by_id(PostingRequest *request, PostingAccount *pa)
+{
+	int64		id = pa->account.id;
+
+	if (!ledger_account_find_by_id(request->store, &pa->account, request->snapshot))
+		ereport(ERROR,
+				(errcode(ERRCODE_LG_NOT_ALLOWED),
+				 errmsg("account " INT64_FORMAT " does not exist", id),
+				 errhint("open_account() returns an account's id.")));
+}
+
+/* Both legs of a posting are in one currency and two accounts. */
+static void
+check_lines(const PostingRequest *request)
+{
+	for (int i = 0; i < request->nlines; i++)
+	{
+		const LedgerAccount *debit = &request->accounts[request->lines[i].debit].account;
+		const LedgerAccount *credit = &request->accounts[request->lines[i].credit].account;
+
+		if (debit == credit)
+			ereport(ERROR,
+					(errcode(ERRCODE_LG_NOT_ALLOWED),
+					 errmsg("posting %d debits and credits the same account", i + 1),
+					 errhint("Name two accounts.")));
+		if (debit->currency != credit->currency)
+			ereport(ERROR,
+					(errcode(ERRCODE_LG_NOT_ALLOWED),
+					 errmsg("posting %d debits an account in %s and credits one in %s",
+							i + 1, debit->currency->code, credit->currency->code),
+					 errhint("Change currencies by two postings through fx_clearing.")));
+	}
+}
+
+static int
+compare_user_and_type(const void *a, const void *b)
+{
+	const LedgerAccount *x = &(*(PostingAccount *const *) a)->account;
+	const LedgerAccount *y = &(*(PostingAccount *const *) b)->account;
+	int			c;
+
+	if (x->has_user != y->has_user)
+		return x->has_user ? -1 : 1;
+	c = x->has_user ? memcmp(&x->user_id, &y->user_id, UUID_LEN) : 0;
+	if (c == 0)
+		c = strcmp(x->type->name, y->type->name);
+	return c ? c : strcmp(x->currency->code, y->currency->code);
+}
+
+/*
+ * Finds every account under S. Those missing are opened together, in (user,
+ * type) order and before any row is locked: false, S must be taken anew.
+ */
+static bool
+find_accounts(PostingRequest *request)
+{
+	PostingAccount **missing = palloc(sizeof(PostingAccount *) * request->naccounts);
+	int			nmissing = 0;
+
+	for (int i = 0; i < request->naccounts; i++)
+	{
+		PostingAccount *pa = &request->accounts[i];
+
+		if (pa->by_id)
+			find_by_id(request, pa);
+		else if (!ledger_account_find(request->store, &pa->account, request->snapshot))
+			missing[nmissing++] = pa;
+		check_account(request, &pa->account);
+	}
+	if (nmissing == 0)
+		return true;
+	qsort(missing, nmissing, sizeof(missing[0]), compare_user_and_type);
+	for (int i = 0; i < nmissing; i++)
+		(void) ledger_account_insert(request->store, &missing[i]->account);
+	CommandCounterIncrement();
+	return false;
+}
+
+/* Users' accounts before the house's, each by id: everybody's order. */
+static int
+compare_lock_order(const void *a, const void *b, void *arg)
+{
+	PostingRequest *request = arg;
+	const LedgerAccount *x = &request->accounts[*(const int *) a].account;
+	const LedgerAccount *y = &request->accounts[*(const int *) b].account;
+
+	if (x->has_user != y->has_user)
+		return x->has_user ? -1 : 1;
+	return x->id < y->id ? -1 : x->id > y->id;
+}
+
+static void
+sort_accounts(PostingRequest *request)
+{
+	if (request->order == NULL)
+		request->order = palloc(sizeof(int) * request->naccounts);
+	for (int i = 0; i < request->naccounts; i++)
+		request->order[i] = i;
+	qsort_arg(request->order, request->naccounts, sizeof(int), compare_lock_order, request);
+}
+
+/* ---- accounts: apply ------------------------------------------------------------ */
+
+static Numeric
+add(Numeric total, Numeric amount)
+{
+	return total ? ledger_amount_add(total, amount) : amount;
+}
+
+/* Folds the postings into one change per account. */
+static void
+fold(PostingRequest *request)
+{
+	for (int i = 0; i < request->naccounts; i++)
+		request->accounts[i].add_debits = request->accounts[i].add_credits = NULL;
+	for (int i = 0; i < request->nlines; i++)
+	{
+		PostingLine *line = &request->lines[i];
+		PostingAccount *debit = &request->accounts[line->debit];
+		PostingAccount *credit = &request->accounts[line->credit];
+
+		debit->add_debits = add(debit->add_debits, line->amount);
+		credit->add_credits = add(credit->add_credits, line->amount);
+	}
+}
+
+static bool
+is_moved(const PostingAccount *pa)
+{
+	return pa->add_debits != NULL || pa->add_credits != NULL;
+}
+
+static void
+set_totals(PostingAccount *pa)
+{
+	LedgerAccount *account = &pa->account;
+	int			digits = account->currency->display_digits;
+
+	pa->running_debits = account->debits;
+	pa->running_credits = account->credits;
+	if (pa->add_debits)
+		account->debits = ledger_amount_normalise(add(account->debits, pa->add_debits), digits);
+	if (pa->add_credits)
+		account->credits = ledger_amount_normalise(add(account->credits, pa->add_credits), digits);
+	if (is_moved(pa))
+		account->version++;
+	account->opened |= pa->mark_opened;
+}
+
+static void
+check_limit(const PostingAccount *pa)
+{
+	const LedgerAccount *account = &pa->account;
+	Numeric		min = ledger_account_min_balance(account);
+	Numeric		before;
+	Numeric		after;
+
+	if (account->status != LEDGER_ACCOUNT_OPEN)
+		raise_not_open(account);
+	if (min == NULL)
+		return;
+	after = ledger_account_balance(account);
+	if (ledger_amount_cmp(after, min) >= 0)
+		return;
+	before = ledger_account_net(account, pa->running_debits, pa->running_credits);
+	/* below a limit that was raised later, money may still come in */
+	if (ledger_amount_cmp(after, before) < 0)
+		raise_insufficient(pa, before, min);
+}
+
+/*
+ * Updates the accounts in the order of their locks. false: the first has been
+ * updated by somebody since S, and nothing has changed.
+ */
+static bool
+update_accounts(PostingRequest *request)
+{
+	bool		first = true;
+
+	request->moved = false;
+	for (int i = 0; i < request->naccounts; i++)
+	{
+		PostingAccount *pa = &request->accounts[request->order[i]];
+		LedgerAccount *account = &pa->account;
+
+		if (!is_moved(pa) && !pa->mark_opened)
+			continue;
+		set_totals(pa);
+		if (ledger_account_update(request->store, account, request->snapshot) != TM_Ok)
+		{
+			if (first)
+				return false;
+			request->moved = true;
+			if (ledger_account_lock(request->store, account, request->snapshot, true) != TM_Ok)
+				elog(ERROR, "account " INT64_FORMAT " is gone", account->id);
+			set_totals(pa);
+			if (ledger_account_update(request->store, account, request->snapshot) != TM_Ok)
+				elog(ERROR, "account " INT64_FORMAT " changed under its lock", account->id);
+		}
+		first = false;
+	}
+	for (int i = 0; i < request->naccounts; i++)
+	{
+		PostingAccount *pa = &request->accounts[request->order[i]];
+
+		if (is_moved(pa))
+			check_limit(pa);
+	}
+	return true;
+}
+
+/* Locks the accounts without changing them; false as update_accounts(). */
+static bool
+lock_accounts(PostingRequest *request)
+{
+	request->moved = false;
+	for (int i = 0; i < request->naccounts; i++)
+	{
+		LedgerAccount *account = &request->accounts[request->order[i]].account;
+		ItemPointerData before = account->tid;
+
+		if (ledger_account_lock(request->store, account, request->snapshot, i > 0) != TM_Ok)
+		{
+			if (i == 0)
+				return false;
+			elog(ERROR, "account " INT64_FORMAT " is gone", account->id);
+		}
+		if (!ItemPointerEquals(&before, &account->tid))
+			request->moved = true;
+	}
+	return true;
+}
+
+/* ---- the journal ---------------------------------------------------------------- */
+
+static Numeric
+run(PostingAccount *pa, Numeric *total, Numeric amount)
+{
+	*total = ledger_amount_add(*total, amount);
+	return ledger_account_net(&pa->account, pa->running_debits, pa->running_credits);
+}
+
+static void
+write_rows(PostingRequest *request, JournalHeader *header)
+{
+	JournalRow	row = {0};
+
+	row.transaction_id = request->transaction_id;
+	row.created_at = request->created_at;
+	row.has_effective_at = request->has_effective_at;
+	row.effective_at = request->effective_at;
+	row.type = request->type;
+	row.has_user = request->has_user;
+	row.user_id = request->user_id;
+	row.has_reference = request->has_reference;
+	row.reference_id = request->reference_id;
+	row.reference_type = request->reference_type;
+	row.reverses = request->reverses;
+	for (int i = 0; i < request->nlines; i++)
+	{
+		PostingLine *line = &request->lines[i];
+		PostingAccount *debit = &request->accounts[line->debit];
+		PostingAccount *credit = &request->accounts[line->credit];
+		Numeric		debit_after = run(debit, &debit->running_debits, line->amount);
+		Numeric		credit_after = run(credit, &credit->running_credits, line->amount);
+
+		row.ordinal = i;
+		row.debit_account_id = debit->account.id;
+		row.credit_account_id = credit->account.id;
+		row.amount = line->amount;
+		ledger_journal_insert(request->journal, &row, i == 0 ? header : NULL,
+							  debit_after, credit_after);
+	}
+}
+
+/*
+ * Takes the id and the time, after the locks, and writes the journal. A key
+ * that somebody else inserted since S is LG002 if no row had moved: then it
+ * was another request, of other accounts. Else the retry gives the verdict.
+ */
+static void
+write_journal(PostingRequest *request)
+{
+	JournalHeader header = {0};
+	MemoryContext context = CurrentMemoryContext;
+
+	header.has_key = request->key_text != NULL;
+	header.key = request->key;
+	header.posted_by = GetUserNameFromId(GetUserId(), false);
+	header.description = request->description;
+	header.metadata = request->metadata;
+	request->transaction_id = nextval_internal(ledger_relation_oid("transaction_id_seq"), false);
+	request->created_at = GetCurrentTimestamp();
+	PG_TRY();
+	{
+		write_rows(request, &header);
+	}
+	PG_CATCH();
+	{
+		if (geterrcode() != ERRCODE_UNIQUE_VIOLATION || !header.has_key)
+			PG_RE_THROW();
+		MemoryContextSwitchTo(context);
+		FlushErrorState();
+		if (request->moved || IsolationUsesXactSnapshot())
+			ledger_store_serialization_failure();
+		raise_conflict(request, 0, "It was taken at the same moment by another session.");
+	}
+	PG_END_TRY();
+}
+
+/* ---- the call -------------------------------------------------------------------- */
+
+static void
+check_state(const PostingRequest *request)
+{
+	if (request->settings->source_legacy && !ledger_settings_mirrors(request->settings) &&
+		request->settings->phase == LEDGER_MIGRATING)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("the ledger takes no postings while balances are the legacy table's alone"),
+				 errdetail("Shadow mode is off and the balance source is legacy."),
+				 errhint("CALL ledger.roll_back(reason), or SELECT ledger.configure(shadow_mode => true).")));
+}
+
+static void
+begin_call(PostingRequest *request)
+{
+	PreventCommandIfReadOnly(psprintf("ledger.%s()", request->operation));
+	PreventCommandIfParallelMode(psprintf("ledger.%s()", request->operation));
+	PreventCommandDuringRecovery(psprintf("ledger.%s()", request->operation));
+	request->settings = ledger_settings_lock();
+	check_state(request);
+	if (!request->is_opening)
+		ledger_place_count_call();
+	request->store = ledger_accounts_open(RowExclusiveLock);
+	request->journal = ledger_journal_open(RowExclusiveLock);
+	if (request->key_text)
+		ledger_journal_key(request->key_text, &request->key);
+}
+
+static void
+end_call(PostingRequest *request)
+{
+	UnregisterSnapshot(request->snapshot);
+	ledger_store_close(request->journal);
+	ledger_store_close(request->store);
+	CommandCounterIncrement();
+}
+
+/* Accounts by id say who their users are, which the hook must know. */
+static void
+find_users(PostingRequest *request)
+{
+	for (int i = 0; i < request->naccounts; i++)
+	{
+		if (request->accounts[i].by_id)
+			find_by_id(request, &request->accounts[i]);
+	}
+}
+
+/*
+ * Steps 1 to 5; true: a replay. After it the accounts are known under S.
+ */
+static bool
+prepare(PostingRequest *request)
+{
+	begin_call(request);
+	if (probe(request))
+		return true;
+	if (ledger_posting_hook.lock && !request->is_opening)
+	{
+		find_users(request);
+		ledger_posting_hook.lock(request);
+		if (probe(request))
+			return true;
+	}
+	return false;
+}
+
+/* Finds the accounts, opening what is missing; true: a replay meanwhile. */
+static bool
+find_and_sort(PostingRequest *request)
+{
+	while (!find_accounts(request))
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (probe(request))
+			return true;
+	}
+	check_lines(request);
+	sort_accounts(request);
+	return false;
+}
+
+static int64
+finish(PostingRequest *request)
+{
+	if (request->nlines > 0)
+		write_journal(request);
+	if (ledger_posting_hook.written && !request->is_opening)
+	{
+		CommandCounterIncrement();
+		ledger_posting_hook.written(request);
+	}
+	end_call(request);
+	return request->transaction_id;
+}
+
+int64
+ledger_post(PostingRequest *request)
+{
+	bool		replayed = prepare(request);
+
+	fold(request);
+	while (!replayed)
+	{
+		replayed = find_and_sort(request);
+		if (replayed || update_accounts(request))
+			break;
+		/* nothing has changed yet: again with a new S */
+		CHECK_FOR_INTERRUPTS();
+		replayed = probe(request);
+	}
+	if (replayed)
+	{
+		end_call(request);
+		return request->transaction_id;
+	}
+	return finish(request);
+}
+
+bool
+ledger_posting_lock(PostingRequest *request)
+{
+	bool		replayed = prepare(request);
+
+	while (!replayed)
+	{
+		replayed = find_and_sort(request);
+		if (replayed || lock_accounts(request))
+			break;
+		CHECK_FOR_INTERRUPTS();
+		replayed = probe(request);
+	}
+	if (replayed)
+		end_call(request);
+	return !replayed;
+}
+
+int64
+ledger_posting_apply(PostingRequest *request)
+{
+	bool		moved = request->moved;
+
+	fold(request);
+	if (!update_accounts(request))
+		elog(ERROR, "an account changed under its lock");
+	request->moved |= moved;
+	return finish(request);
+}
+
+/* Gives up what ledger_posting_lock() locked without posting anything. */
+void
+ledger_posting_cancel(PostingRequest *request)
+{
+	end_call(request);
+}
+
+Numeric
+ledger_posting_change(const PostingRequest *request, int n)
+{
+	const PostingAccount *pa = &request->accounts[n];
+	Numeric		zero = ledger_amount_zero();
+
+	return ledger_account_net(&pa->account, pa->add_debits ? pa->add_debits : zero,
+							  pa->add_credits ? pa->add_credits : zero);
+}

@@ -1,0 +1,543 @@
+/*
+ * settings.c
+ *		The settings in force, the lock that holds them still, and the GUCs.
+ *
+ * The settings are one row of ledger.settings (no row: the defaults). Every
+ * posting holds RowExclusiveLock on the table to the end of its transaction;
+ * a change takes ShareRowExclusiveLock, so no transaction mixes two modes.
+ * Never a row lock: every posting would add a member to one multixact. The
+ * row is cached per backend; a change invalidates the table's relcache entry,
+ * and taking any lock processes invalidations, so what is cached is right the
+ * moment the lock is held.
+ *
+ * A session's GUCs override the row. They are read once, at the transaction's
+ * first posting, and cannot be set after it.
+ *
+ * State per transaction (xact_*) is reset by the transaction callback; a
+ * savepoint rolled back keeps it, which errs on the strict side.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "storage/lmgr.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/inval.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "owner.h"
+#include "settings.h"
+#include "store.h"
+
+#define LOCK_SLICE		"50ms"	/* a posting queues behind us this long */
+#define LOCK_PAUSE_MS	50
+
+typedef enum StrictGuc
+{
+	STRICT_INHERIT, STRICT_OFF, STRICT_ON
+} StrictGuc;
+
+typedef enum SourceGuc
+{
+	SOURCE_INHERIT, SOURCE_LEDGER, SOURCE_LEGACY
+} SourceGuc;
+
+static const struct config_enum_entry strict_options[] = {
+	{"inherit", STRICT_INHERIT, false},
+	{"off", STRICT_OFF, false},
+	{"on", STRICT_ON, false},
+	{"false", STRICT_OFF, true},
+	{"true", STRICT_ON, true},
+	{NULL, 0, false}
+};
+
+static const struct config_enum_entry source_options[] = {
+	{"inherit", SOURCE_INHERIT, false},
+	{"ledger", SOURCE_LEDGER, false},
+	{"legacy", SOURCE_LEGACY, false},
+	{NULL, 0, false}
+};
+
+static const struct config_enum_entry capture_options[] = {
+	{"inherit", LEDGER_CAPTURE_INHERIT, false},
+	{"record", LEDGER_CAPTURE_RECORD, false},
+	{"post", LEDGER_CAPTURE_POST, false},
+	{"refuse", LEDGER_CAPTURE_REFUSE, false},
+	{NULL, 0, false}
+};
+
+static int	strict_guc = STRICT_INHERIT;
+static int	source_guc = SOURCE_INHERIT;
+int			ledger_capture = LEDGER_CAPTURE_INHERIT;
+bool		ledger_allow_drop = false;
+
+void		(*ledger_settings_check) (const LedgerSettings *old, const LedgerSettings *new) = NULL;
+
+enum
+{
+	SETTINGS_ONLY, SETTINGS_SHADOW, SETTINGS_STRICT, SETTINGS_SOURCE, SETTINGS_PHASE,
+	SETTINGS_COLUMNS
+};
+static const char *const settings_columns[] = {
+	"only", "shadow_mode", "strict_mode", "balance_source", "phase"
+};
+static StoreSpec settings_spec = {"settings", settings_columns, SETTINGS_COLUMNS, NULL};
+
+static const char *const phase_names[] = {"migrating", "cut_over", "retired"};
+
+/* Per backend: the row as last read. */
+static bool row_valid = false;
+static Oid	row_relid = InvalidOid;
+static LedgerSettings row_settings;
+
+/* Per transaction. */
+static bool xact_posted = false;
+static bool xact_configured = false;
+static LedgerSettings xact_settings;
+
+/* ---- cache ------------------------------------------------------------------ */
+
+static void
+relcache_callback(Datum arg, Oid relid)
+{
+	if (!OidIsValid(relid) || relid == row_relid)
+		row_valid = false;
+	if (!OidIsValid(relid))
+		row_relid = InvalidOid;
+}
+
+static void
+xact_callback(XactEvent event, void *arg)
+{
+	if (event == XACT_EVENT_COMMIT || event == XACT_EVENT_ABORT ||
+		event == XACT_EVENT_PREPARE || event == XACT_EVENT_PARALLEL_COMMIT ||
+		event == XACT_EVENT_PARALLEL_ABORT)
+		xact_posted = xact_configured = false;
+}
+
+static Oid
+settings_relid(void)
+{
+	if (!OidIsValid(row_relid))
+		row_relid = ledger_store_oid(&settings_spec);
+	return row_relid;
+}
+
+/* The row, or the defaults where there is none. */
+static void
+read_row(LedgerSettings *settings, ItemPointer tid, bool *exists)
+{
+	Store	   *store = ledger_store_open(&settings_spec, AccessShareLock);
+	Snapshot	snapshot = RegisterSnapshot(GetCatalogSnapshot(settings_relid()));
+	StoreScan  *scan = ledger_store_scan(store, NULL, snapshot, NULL, 0);
+	Datum		values[SETTINGS_COLUMNS];
+	bool		isnull[SETTINGS_COLUMNS];
+
+	memset(settings, 0, sizeof(*settings));
+	*exists = ledger_store_next(scan, ForwardScanDirection, values, isnull, tid);
+	if (*exists)
+	{
+		char	   *phase = TextDatumGetCString(values[SETTINGS_PHASE]);
+
+		settings->shadow_mode = DatumGetBool(values[SETTINGS_SHADOW]);
+		settings->strict_mode = DatumGetBool(values[SETTINGS_STRICT]);
+		settings->source_legacy =
+			strcmp(TextDatumGetCString(values[SETTINGS_SOURCE]), "legacy") == 0;
+		settings->phase = strcmp(phase, "retired") == 0 ? LEDGER_RETIRED :
+			strcmp(phase, "cut_over") == 0 ? LEDGER_CUT_OVER : LEDGER_MIGRATING;
+	}
+	ledger_store_end(scan);
+	UnregisterSnapshot(snapshot);
+	ledger_store_close(store);
+}
+
+static const LedgerSettings *
+cached_row(void)
+{
+	while (!row_valid)
+	{
+		ItemPointerData tid;
+		bool		exists;
+
+		row_valid = true;		/* unless invalidated while we read */
+		PG_TRY();
+		{
+			read_row(&row_settings, &tid, &exists);
+		}
+		PG_CATCH();
+		{
+			row_valid = false;
+			PG_RE_THROW();
+		}
+		PG_END_TRY();
+	}
+	return &row_settings;
+}
+
+/* The row with the session's GUCs over it. */
+static LedgerSettings
+effective(void)
+{
+	LedgerSettings settings = *cached_row();
+
+	if (strict_guc != STRICT_INHERIT)
+		settings.strict_mode = strict_guc == STRICT_ON;
+	if (source_guc != SOURCE_INHERIT)
+		settings.source_legacy = source_guc == SOURCE_LEGACY;
+	return settings;
+}
+
+const LedgerSettings *
+ledger_settings_lock(void)
+{
+	if (xact_configured)
+		ereport(ERROR,
+				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
+				 errmsg("cannot post in a transaction that has changed the settings"),
+				 errhint("Commit the change first.")));
+	if (!xact_posted)
+	{
+		LockRelationOid(settings_relid(), RowExclusiveLock);
+		xact_settings = effective();
+		xact_posted = true;
+	}
+	else
+		LockRelationOid(settings_relid(), RowExclusiveLock);
+	return &xact_settings;
+}
+
+const LedgerSettings *
+ledger_settings_get(void)
+{
+	static LedgerSettings settings;
+
+	if (xact_posted)
+		return &xact_settings;
+	LockRelationOid(settings_relid(), AccessShareLock);
+	settings = effective();
+	return &settings;
+}
+
+bool
+ledger_settings_mirrors(const LedgerSettings *settings)
+{
+	return settings->shadow_mode || settings->phase == LEDGER_CUT_OVER;
+}
+
+bool
+ledger_has_posted(void)
+{
+	return xact_posted;
+}
+
+/* ---- the exclusive lock ------------------------------------------------------- */
+
+/* Who holds the lock that conflicts: one line each. */
+static char *
+name_blockers(Oid relid)
+{
+	StringInfoData list;
+	OwnerContext saved;
+	Oid			argtype = OIDOID;
+	Datum		arg = ObjectIdGetDatum(relid);
+
+	initStringInfo(&list);
+	/* as the extension's owner, who may see whose transactions they are */
+	ledger_become(&saved, ledger_table_owner(relid));
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "SPI_connect failed");
+	if (SPI_execute_with_args(
+			"SELECT CASE WHEN a.pid IS NOT NULL THEN"
+			" pg_catalog.format('Process %s of user %s, application \"%s\", in a transaction for %s.',"
+			"  a.pid, a.usename, a.application_name,"
+			"  pg_catalog.date_trunc('milliseconds', pg_catalog.clock_timestamp() - a.xact_start))"
+			" ELSE pg_catalog.format('Prepared transaction \"%s\" of user %s, prepared %s ago.',"
+			"  p.gid, p.owner,"
+			"  pg_catalog.date_trunc('milliseconds', pg_catalog.clock_timestamp() - p.prepared)) END"
+			" FROM pg_catalog.pg_locks l"
+			" LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid"
+			" LEFT JOIN pg_catalog.pg_prepared_xacts p"
+			"  ON l.pid IS NULL AND l.virtualtransaction = '-1/' || p.transaction::pg_catalog.text"
+			" WHERE l.locktype = 'relation' AND l.relation = $1 AND l.granted"
+			"  AND l.database = (SELECT oid FROM pg_catalog.pg_database"
+			"                    WHERE datname = pg_catalog.current_database())"
+			"  AND l.mode NOT IN ('AccessShareLock', 'RowShareLock')"
+			"  AND l.pid IS DISTINCT FROM pg_catalog.pg_backend_pid()"
+			" ORDER BY 1 LIMIT 20",
+			1, &argtype, &arg, NULL, true, 0) != SPI_OK_SELECT)
+		elog(ERROR, "could not list the holders of the settings' lock");
+	for (uint64 i = 0; i < SPI_processed; i++)
+	{
+		char	   *line = SPI_getvalue(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1);
+
+		if (line)
+			appendStringInfo(&list, "%s%s", list.len ? "\n" : "", line);
+	}
+	SPI_finish();
+	ledger_unbecome(&saved);
+	if (list.len == 0)
+		appendStringInfoString(&list, "The holder has just gone.");
+	return list.data;
+}
+
+/* One slice of waiting; false if it passed in vain. */
+static bool
+try_lock(Oid relid)
+{
+	MemoryContext context = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	volatile bool got = false;
+
+	BeginInternalSubTransaction(NULL);
+	PG_TRY();
+	{
+		int			guc_level = NewGUCNestLevel();
+
+		(void) set_config_option("lock_timeout", LOCK_SLICE, PGC_USERSET, PGC_S_SESSION,
+								 GUC_ACTION_SAVE, true, 0, false);
+		LockRelationOid(relid, ShareRowExclusiveLock);
+		got = true;
+		AtEOXact_GUC(true, guc_level);
+		ReleaseCurrentSubTransaction();
+	}
+	PG_CATCH();
+	{
+		int			code = geterrcode();
+
+		if (code != ERRCODE_LOCK_NOT_AVAILABLE)
+			PG_RE_THROW();
+		MemoryContextSwitchTo(context);
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(context);
+	CurrentResourceOwner = owner;
+	return got;
+}
+
+void
+ledger_settings_lock_exclusive(int64 lock_wait_ms)
+{
+	Oid			relid = settings_relid();
+	TimestampTz deadline;
+
+	if (xact_posted)
+		ereport(ERROR,
+				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
+				 errmsg("cannot change the settings in a transaction that has posted"),
+				 errhint("Commit the postings first.")));
+	deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), lock_wait_ms);
+	while (!ConditionalLockRelationOid(relid, ShareRowExclusiveLock) && !try_lock(relid))
+	{
+		if (GetCurrentTimestamp() >= deadline)
+			ereport(ERROR,
+					(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+					 errmsg("could not lock the settings within " INT64_FORMAT " ms", lock_wait_ms),
+					 errdetail_internal("%s", name_blockers(relid)),
+					 errhint("Try again when these transactions have ended, or with a longer lock_wait.")));
+		/* let those through that queued behind us */
+		pg_usleep(LOCK_PAUSE_MS * 1000L);
+		CHECK_FOR_INTERRUPTS();
+	}
+	xact_configured = true;
+}
+
+/* ---- configure() --------------------------------------------------------------- */
+
+static void
+write_row(const LedgerSettings *settings)
+{
+	Store	   *store = ledger_store_open(&settings_spec, RowExclusiveLock);
+	Datum		values[SETTINGS_COLUMNS];
+	bool		isnull[SETTINGS_COLUMNS] = {false};
+	LedgerSettings old;
+	ItemPointerData tid;
+	bool		exists;
+
+	read_row(&old, &tid, &exists);
+	values[SETTINGS_ONLY] = BoolGetDatum(true);
+	values[SETTINGS_SHADOW] = BoolGetDatum(settings->shadow_mode);
+	values[SETTINGS_STRICT] = BoolGetDatum(settings->strict_mode);
+	values[SETTINGS_SOURCE] = CStringGetTextDatum(settings->source_legacy ? "legacy" : "ledger");
+	values[SETTINGS_PHASE] = CStringGetTextDatum(phase_names[settings->phase]);
+	if (!exists)
+		ledger_store_insert(store, values, isnull);
+	else if (ledger_store_update(store, &tid, InvalidSnapshot, values, isnull) != TM_Ok)
+		elog(ERROR, "the settings changed under their lock");
+	CacheInvalidateRelcacheByRelid(settings_relid());
+	ledger_store_close(store);
+	CommandCounterIncrement();
+}
+
+static void
+log_change(const LedgerSettings *settings, text *reason)
+{
+	Oid			types[6] = {TEXTOID, BOOLOID, BOOLOID, TEXTOID, TEXTOID, TEXTOID};
+	Datum		values[6];
+	char		nulls[7] = "      ";
+	OwnerContext saved;
+
+	values[0] = CStringGetTextDatum(GetUserNameFromId(GetUserId(), false));
+	values[1] = BoolGetDatum(settings->shadow_mode);
+	values[2] = BoolGetDatum(settings->strict_mode);
+	values[3] = CStringGetTextDatum(settings->source_legacy ? "legacy" : "ledger");
+	values[4] = CStringGetTextDatum(phase_names[settings->phase]);
+	values[5] = PointerGetDatum(reason);
+	if (reason == NULL)
+		nulls[5] = 'n';
+	ledger_become(&saved, ledger_table_owner(settings_relid()));
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "SPI_connect failed");
+	if (SPI_execute_with_args("INSERT INTO ledger.settings_log"
+							  " (changed_by, shadow_mode, strict_mode, balance_source, phase, reason)"
+							  " VALUES ($1, $2, $3, $4, $5, $6)",
+							  6, types, values, nulls, false, 0) != SPI_OK_INSERT)
+		elog(ERROR, "could not log the change of settings");
+	SPI_finish();
+	ledger_unbecome(&saved);
+}
+
+static int64
+lock_wait_ms(FunctionCallInfo fcinfo, int arg)
+{
+	Interval   *wait;
+	int64		ms;
+
+	if (PG_ARGISNULL(arg))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("lock_wait must not be NULL")));
+	wait = PG_GETARG_INTERVAL_P(arg);
+	ms = wait->time / 1000 + (wait->day + wait->month * INT64CONST(30)) * 86400000;
+	if (ms < 0 || ms > 86400000)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("lock_wait must be between 0 and 1 day")));
+	return ms;
+}
+
+/* What the arguments make of the settings. */
+static LedgerSettings
+asked_for(FunctionCallInfo fcinfo, const LedgerSettings *now)
+{
+	LedgerSettings new = *now;
+
+	if (!PG_ARGISNULL(0))
+		new.shadow_mode = PG_GETARG_BOOL(0);
+	if (!PG_ARGISNULL(1))
+		new.strict_mode = PG_GETARG_BOOL(1);
+	if (!PG_ARGISNULL(2))
+	{
+		char	   *source = text_to_cstring(PG_GETARG_TEXT_PP(2));
+
+		if (strcmp(source, "legacy") != 0 && strcmp(source, "ledger") != 0)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("balance_source must be ledger or legacy")));
+		new.source_legacy = strcmp(source, "legacy") == 0;
+	}
+	return new;
+}
+
+static bool
+settings_equal(const LedgerSettings *a, const LedgerSettings *b)
+{
+	return a->shadow_mode == b->shadow_mode && a->strict_mode == b->strict_mode &&
+		a->source_legacy == b->source_legacy && a->phase == b->phase;
+}
+
+static Datum
+settings_datum(FunctionCallInfo fcinfo, const LedgerSettings *settings)
+{
+	TupleDesc	desc;
+	Datum		values[4];
+	bool		isnull[4] = {false};
+
+	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
+		elog(ERROR, "return type must be a row type");
+	values[0] = BoolGetDatum(settings->shadow_mode);
+	values[1] = BoolGetDatum(settings->strict_mode);
+	values[2] = CStringGetTextDatum(settings->source_legacy ? "legacy" : "ledger");
+	values[3] = CStringGetTextDatum(phase_names[settings->phase]);
+	return HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, isnull));
+}
+
+PG_FUNCTION_INFO_V1(ledger_configure);
+
+Datum
+ledger_configure(PG_FUNCTION_ARGS)
+{
+	int64		wait_ms = lock_wait_ms(fcinfo, 4);
+	text	   *reason = PG_ARGISNULL(3) ? NULL : PG_GETARG_TEXT_PP(3);
+	LedgerSettings now;
+	LedgerSettings new;
+
+	LockRelationOid(settings_relid(), AccessShareLock);
+	now = *cached_row();
+	new = asked_for(fcinfo, &now);
+	if (settings_equal(&now, &new))
+		return settings_datum(fcinfo, &now);
+
+	PreventCommandIfReadOnly("ledger.configure()");
+	PreventCommandIfParallelMode("ledger.configure()");
+	PreventCommandDuringRecovery("ledger.configure()");
+	ledger_settings_lock_exclusive(wait_ms);
+	now = *cached_row();
+	new = asked_for(fcinfo, &now);
+	if (now.phase != LEDGER_MIGRATING)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("cannot change the settings after the cut-over"),
+				 errhint("CALL ledger.roll_back(reason) first.")));
+	if (ledger_settings_check)
+		ledger_settings_check(&now, &new);
+	write_row(&new);
+	log_change(&new, reason);
+	return settings_datum(fcinfo, &new);
+}
+
+/* ---- GUCs ------------------------------------------------------------------------ */
+
+/* A mode cannot be set after the transaction's first posting has read it. */
+static bool
+check_not_posted(int *newval, void **extra, GucSource source)
+{
+	if (xact_posted && source >= PGC_S_INTERACTIVE)
+	{
+		GUC_check_errcode(ERRCODE_ACTIVE_SQL_TRANSACTION);
+		GUC_check_errmsg("cannot change the mode in a transaction that has posted");
+		GUC_check_errhint("Commit the postings first.");
+		return false;
+	}
+	return true;
+}
+
+void
+ledger_settings_init(void)
+{
+	DefineCustomEnumVariable("ledger.strict_mode",
+							 "Strict mode of this session, over ledger.settings.",
+							 NULL, &strict_guc, STRICT_INHERIT, strict_options,
+							 PGC_SUSET, 0, check_not_posted, NULL, NULL);
+	DefineCustomEnumVariable("ledger.balance_source",
+							 "Where this session reads balances, over ledger.settings.",
+							 NULL, &source_guc, SOURCE_INHERIT, source_options,
+							 PGC_SUSET, 0, check_not_posted, NULL, NULL);
+	DefineCustomEnumVariable("ledger.capture",
+							 "What becomes of this session's own writes to the legacy table.",
+							 NULL, &ledger_capture, LEDGER_CAPTURE_INHERIT, capture_options,
+							 PGC_SUSET, 0, check_not_posted, NULL, NULL);
+	DefineCustomBoolVariable("ledger.allow_drop",
+							 "Lets the extension be dropped while the journal has rows.",
+							 NULL, &ledger_allow_drop, false,
+							 PGC_SUSET, 0, NULL, NULL, NULL);
+	CacheRegisterRelcacheCallback(relcache_callback, (Datum) 0);
+	RegisterXactCallback(xact_callback, NULL);
+}

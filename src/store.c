@@ -1,0 +1,587 @@
+/*
+ * store.c
+ *		The ledger's own tables through the table access method.
+ *
+ * What the executor would do for us is done here by hand: index entries,
+ * serialization failures, waiting for a row. What it would check is not:
+ * rights (EXECUTE on the functions is the gate), constraints (they are for
+ * writers in SQL; the callers assert them) and triggers (verify() names any
+ * that somebody adds).
+ *
+ * Memory: a StoreCache lives per backend in a context of its own and is
+ * dropped by the relcache callback. Nothing in it refers to a relation, a
+ * buffer or a resource owner, so an abort has nothing to clean up. A Store,
+ * its slots and open indexes live for one call in the caller's context.
+ *
+ * Locks: a table and those of its indexes that a call needs are locked in the
+ * mode asked for, to the end of the transaction.
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/heapam.h"
+#include "access/relation.h"
+#include "access/table.h"
+#include "access/xact.h"
+#include "catalog/index.h"
+#include "catalog/namespace.h"
+#include "executor/executor.h"
+#include "nodes/execnodes.h"
+#include "storage/lmgr.h"
+#include "utils/inval.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/syscache.h"
+
+#include "compat.h"
+#include "store.h"
+
+#define STORE_MAX_INDEXES	16
+
+typedef struct StoreIndex
+{
+	Oid			oid;
+	NameData	name;
+	IndexInfo  *info;
+	ExprState  *predicate;		/* NULL: every row is in the index */
+} StoreIndex;
+
+struct StoreCache
+{
+	MemoryContext context;
+	Oid			relid;
+	TupleDesc	desc;			/* a copy, not reference-counted */
+	AttrNumber	attnum[STORE_MAX_COLUMNS];	/* of the spec's columns */
+	bool		has_foreign_columns;	/* somebody added a column */
+	EState	   *estate;			/* for predicates and index expressions */
+	int			nindexes;
+	StoreIndex	indexes[STORE_MAX_INDEXES];
+};
+
+struct Store
+{
+	StoreSpec  *spec;
+	StoreCache *cache;
+	LOCKMODE	lockmode;
+	Relation	relation;
+	Relation	indexes[STORE_MAX_INDEXES]; /* NULL until needed */
+	TupleTableSlot *read_slot;	/* buffer slot */
+	TupleTableSlot *write_slot; /* heap slot */
+};
+
+struct StoreScan
+{
+	Store	   *store;
+	IndexScanDesc index;
+	TableScanDesc table;		/* without an index */
+	ScanKeyData keys[STORE_MAX_KEYS];
+};
+
+/* Every spec that has a cache, for the relcache callback. */
+static StoreSpec *cached_specs[16];
+static int	ncached_specs = 0;
+
+static Oid	schema_oid = InvalidOid;
+
+/* ---- cache ------------------------------------------------------------ */
+
+static void
+drop_cache(StoreSpec *spec)
+{
+	StoreCache *cache = spec->cache;
+
+	spec->cache = NULL;
+	/* an open Store may still use it: it goes at the end of the transaction */
+	if (TopTransactionContext != NULL)
+		MemoryContextSetParent(cache->context, TopTransactionContext);
+	else
+		MemoryContextDelete(cache->context);
+}
+
+static void
+relcache_callback(Datum arg, Oid relid)
+{
+	for (int i = 0; i < ncached_specs; i++)
+	{
+		StoreSpec  *spec = cached_specs[i];
+		StoreCache *cache = spec->cache;
+		bool		hit = false;
+
+		if (cache == NULL)
+			continue;
+		hit = !OidIsValid(relid) || cache->relid == relid;
+		for (int j = 0; !hit && j < cache->nindexes; j++)
+			hit = cache->indexes[j].oid == relid;
+		if (hit)
+			drop_cache(spec);
+	}
+}
+
+static void
+namespace_callback(Datum arg, int cacheid, uint32 hashvalue)
+{
+	schema_oid = InvalidOid;
+}
+
+void
+ledger_store_init(void)
+{
+	CacheRegisterRelcacheCallback(relcache_callback, (Datum) 0);
+	CacheRegisterSyscacheCallback(NAMESPACEOID, namespace_callback, (Datum) 0);
+}
+
+Oid
+ledger_schema_oid(void)
+{
+	if (!OidIsValid(schema_oid))
+		schema_oid = get_namespace_oid("ledger", false);
+	return schema_oid;
+}
+
+Oid
+ledger_relation_oid(const char *name)
+{
+	Oid			relid = get_relname_relid(name, ledger_schema_oid());
+
+	if (!OidIsValid(relid))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("relation ledger.%s does not exist", name),
+				 errhint("Create the extension anew, or ALTER EXTENSION ledger UPDATE.")));
+	return relid;
+}
+
+Oid
+ledger_store_oid(StoreSpec *spec)
+{
+	return spec->cache ? spec->cache->relid : ledger_relation_oid(spec->table);
+}
+
+static void
+map_columns(StoreSpec *spec, StoreCache *cache)
+{
+	int			live = 0;
+
+	Assert(spec->ncolumns <= STORE_MAX_COLUMNS);
+	for (int i = 0; i < spec->ncolumns; i++)
+	{
+		cache->attnum[i] = get_attnum(cache->relid, spec->columns[i]);
+		if (cache->attnum[i] == InvalidAttrNumber)
+			elog(ERROR, "table ledger.%s has no column %s", spec->table, spec->columns[i]);
+	}
+	for (int i = 0; i < cache->desc->natts; i++)
+		live += !TupleDescAttr(cache->desc, i)->attisdropped;
+	cache->has_foreign_columns = live > spec->ncolumns;
+}
+
+static void
+describe_indexes(StoreCache *cache, Relation relation)
+{
+	List	   *oids = RelationGetIndexList(relation);
+	ListCell   *lc;
+
+	if (list_length(oids) > STORE_MAX_INDEXES)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("table \"%s\" has more than %d indexes",
+						RelationGetRelationName(relation), STORE_MAX_INDEXES)));
+	foreach(lc, oids)
+	{
+		StoreIndex *index = &cache->indexes[cache->nindexes++];
+		Relation	rel = index_open(lfirst_oid(lc), AccessShareLock);
+
+		index->oid = RelationGetRelid(rel);
+		index->name = rel->rd_rel->relname;
+		index->info = BuildIndexInfo(rel);
+		index->predicate = index->info->ii_Predicate == NIL ? NULL :
+			ExecPrepareQual(index->info->ii_Predicate, cache->estate);
+		index_close(rel, AccessShareLock);
+	}
+	list_free(oids);
+}
+
+static StoreCache *
+build_cache(StoreSpec *spec, Relation relation)
+{
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "ledger store",
+												  ALLOCSET_SMALL_SIZES);
+	MemoryContext old = MemoryContextSwitchTo(context);
+	StoreCache *cache = palloc0(sizeof(StoreCache));
+	bool		known = false;
+
+	cache->context = context;
+	cache->relid = RelationGetRelid(relation);
+	cache->desc = CreateTupleDescCopyConstr(RelationGetDescr(relation));
+	cache->estate = CreateExecutorState();
+	(void) GetPerTupleExprContext(cache->estate);
+	map_columns(spec, cache);
+	describe_indexes(cache, relation);
+	MemoryContextSwitchTo(old);
+
+	/* complete: from here on it outlives the transaction */
+	MemoryContextSetParent(context, CacheMemoryContext);
+	spec->cache = cache;
+	for (int i = 0; i < ncached_specs; i++)
+		known |= cached_specs[i] == spec;
+	if (!known)
+	{
+		Assert(ncached_specs < (int) lengthof(cached_specs));
+		cached_specs[ncached_specs++] = spec;
+	}
+	return cache;
+}
+
+/* ---- open and close ---------------------------------------------------- */
+
+/*
+ * Opens the table under lockmode, held to the end of the transaction.
+ */
+Store *
+ledger_store_open(StoreSpec *spec, LOCKMODE lockmode)
+{
+	Store	   *store = palloc0(sizeof(Store));
+
+	store->spec = spec;
+	store->lockmode = lockmode;
+	/* the lock processes invalidations, after which the cache is right */
+	store->relation = table_open(ledger_store_oid(spec), lockmode);
+	while ((store->cache = spec->cache) == NULL)
+		(void) build_cache(spec, store->relation);
+	store->read_slot = MakeSingleTupleTableSlot(store->cache->desc, &TTSOpsBufferHeapTuple);
+	return store;
+}
+
+void
+ledger_store_close(Store *store)
+{
+	ExecDropSingleTupleTableSlot(store->read_slot);
+	if (store->write_slot)
+		ExecDropSingleTupleTableSlot(store->write_slot);
+	for (int i = 0; i < store->cache->nindexes; i++)
+	{
+		if (store->indexes[i])
+			index_close(store->indexes[i], NoLock);
+	}
+	table_close(store->relation, NoLock);
+	pfree(store);
+}
+
+static Relation
+open_index(Store *store, int n)
+{
+	if (store->indexes[n] == NULL)
+		store->indexes[n] = index_open(store->cache->indexes[n].oid, store->lockmode);
+	return store->indexes[n];
+}
+
+static Relation
+open_index_by_name(Store *store, const char *name)
+{
+	for (int i = 0; i < store->cache->nindexes; i++)
+	{
+		if (strcmp(NameStr(store->cache->indexes[i].name), name) == 0)
+			return open_index(store, i);
+	}
+	ereport(ERROR,
+			(errcode(ERRCODE_UNDEFINED_OBJECT),
+			 errmsg("index ledger.%s does not exist", name),
+			 errhint("Create it again as the extension's install script does.")));
+	return NULL;				/* keep compilers quiet */
+}
+
+/* ---- rows as arrays of values ------------------------------------------- */
+
+static void
+read_slot(Store *store, TupleTableSlot *slot, Datum *values, bool *isnull, ItemPointer tid)
+{
+	StoreCache *cache = store->cache;
+
+	slot_getallattrs(slot);
+	for (int i = 0; i < store->spec->ncolumns; i++)
+	{
+		int			att = cache->attnum[i] - 1;
+
+		values[i] = slot->tts_values[att];
+		isnull[i] = slot->tts_isnull[att];
+	}
+	if (tid)
+		*tid = slot->tts_tid;
+}
+
+/*
+ * The row as a tuple in the write slot. Columns that C does not know are NULL
+ * in a new row and keep their value in an updated one.
+ */
+static TupleTableSlot *
+form_row(Store *store, Datum *values, bool *isnull, ItemPointer old)
+{
+	StoreCache *cache = store->cache;
+	TupleTableSlot *slot = store->write_slot;
+
+	if (slot == NULL)
+		slot = store->write_slot = MakeSingleTupleTableSlot(cache->desc, &TTSOpsHeapTuple);
+	ExecClearTuple(slot);
+	memset(slot->tts_isnull, true, cache->desc->natts * sizeof(bool));
+	if (old && cache->has_foreign_columns)
+	{
+		if (!table_tuple_fetch_row_version(store->relation, old, SnapshotAny, store->read_slot))
+			elog(ERROR, "row of ledger.%s is gone", store->spec->table);
+		slot_getallattrs(store->read_slot);
+		for (int i = 0; i < cache->desc->natts; i++)
+		{
+			slot->tts_values[i] = store->read_slot->tts_values[i];
+			slot->tts_isnull[i] = store->read_slot->tts_isnull[i];
+		}
+	}
+	for (int i = 0; i < store->spec->ncolumns; i++)
+	{
+		slot->tts_values[cache->attnum[i] - 1] = values[i];
+		slot->tts_isnull[cache->attnum[i] - 1] = isnull[i];
+	}
+	ExecStoreVirtualTuple(slot);
+	ExecMaterializeSlot(slot);
+	slot->tts_tableOid = cache->relid;
+	return slot;
+}
+
+/* ---- scans --------------------------------------------------------------- */
+
+/*
+ * Scans the named index for equality with the keys on its first columns; the
+ * strategy of a key may say otherwise. Without an index: the whole table.
+ */
+StoreScan *
+ledger_store_scan(Store *store, const char *index, Snapshot snapshot,
+				  const StoreKey *keys, int nkeys)
+{
+	StoreScan  *scan = palloc0(sizeof(StoreScan));
+	Relation	rel;
+
+	scan->store = store;
+	if (index == NULL)
+	{
+		scan->table = table_beginscan(store->relation, snapshot, 0, NULL);
+		return scan;
+	}
+	rel = open_index_by_name(store, index);
+	Assert(nkeys <= STORE_MAX_KEYS);
+	for (int i = 0; i < nkeys; i++)
+		ScanKeyEntryInitialize(&scan->keys[i],
+							   keys[i].isnull ? SK_ISNULL | SK_SEARCHNULL : 0,
+							   i + 1,
+							   keys[i].isnull ? InvalidStrategy :
+							   keys[i].strategy ? keys[i].strategy : BTEqualStrategyNumber,
+							   InvalidOid,
+							   keys[i].isnull ? InvalidOid : rel->rd_indcollation[i],
+							   keys[i].isnull ? InvalidOid : keys[i].function,
+							   keys[i].value);
+	scan->index = ledger_index_beginscan(store->relation, rel, snapshot, nkeys);
+	index_rescan(scan->index, scan->keys, nkeys, NULL, 0);
+	return scan;
+}
+
+/*
+ * The next row, valid until the next call. A read by value of a by-reference
+ * column must be copied to keep it longer.
+ */
+bool
+ledger_store_next(StoreScan *scan, ScanDirection direction,
+				  Datum *values, bool *isnull, ItemPointer tid)
+{
+	TupleTableSlot *slot = scan->store->read_slot;
+
+	if (scan->index ? !index_getnext_slot(scan->index, direction, slot) :
+		!table_scan_getnextslot(scan->table, direction, slot))
+		return false;
+	read_slot(scan->store, slot, values, isnull, tid);
+	return true;
+}
+
+void
+ledger_store_end(StoreScan *scan)
+{
+	ExecClearTuple(scan->store->read_slot);
+	if (scan->index)
+		index_endscan(scan->index);
+	else
+		table_endscan(scan->table);
+	pfree(scan);
+}
+
+bool
+ledger_store_fetch(Store *store, ItemPointer tid, Snapshot snapshot,
+				   Datum *values, bool *isnull)
+{
+	if (!table_tuple_fetch_row_version(store->relation, tid, snapshot, store->read_slot))
+		return false;
+	read_slot(store, store->read_slot, values, isnull, NULL);
+	return true;
+}
+
+/* ---- writes --------------------------------------------------------------- */
+
+/*
+ * Index entries of the row in slot. An update that changes no key
+ * (unchanged) needs no uniqueness check: it holds the row's lock, and the
+ * check's walk over own dead versions is quadratic.
+ */
+static void
+insert_index_entries(Store *store, TupleTableSlot *slot, bool unchanged)
+{
+	StoreCache *cache = store->cache;
+	EState	   *estate = cache->estate;
+	ExprContext *econtext = GetPerTupleExprContext(estate);
+	Datum		values[INDEX_MAX_KEYS];
+	bool		isnull[INDEX_MAX_KEYS];
+
+	econtext->ecxt_scantuple = slot;
+	for (int i = 0; i < cache->nindexes; i++)
+	{
+		StoreIndex *index = &cache->indexes[i];
+		IndexUniqueCheck check;
+		Relation	rel;
+
+		if (!index->info->ii_ReadyForInserts)
+			continue;
+		if (index->predicate && !ExecQual(index->predicate, econtext))
+			continue;
+		rel = open_index(store, i);
+		check = index->info->ii_Unique && !unchanged ? UNIQUE_CHECK_YES : UNIQUE_CHECK_NO;
+		FormIndexDatum(index->info, slot, estate, values, isnull);
+		index_insert(rel, values, isnull, &slot->tts_tid, store->relation,
+					 check, unchanged, index->info);
+	}
+	ResetExprContext(econtext);
+}
+
+/* Raises what a unique index of the table raises. */
+void
+ledger_store_insert(Store *store, Datum *values, bool *isnull)
+{
+	TupleTableSlot *slot = form_row(store, values, isnull, NULL);
+
+	table_tuple_insert(store->relation, slot, GetCurrentCommandId(true), 0, NULL);
+	insert_index_entries(store, slot, false);
+}
+
+/*
+ * Speculative insertion, as INSERT ... ON CONFLICT DO NOTHING does it: false
+ * if a committed row has the arbiter's key. Waits for one in progress. Raises
+ * 40001 if the transaction's snapshot does not see the row in the way.
+ */
+bool
+ledger_store_insert_new(Store *store, const char *arbiter, Datum *values, bool *isnull)
+{
+	TupleTableSlot *slot = form_row(store, values, isnull, NULL);
+	List	   *arbiters = list_make1_oid(RelationGetRelid(open_index_by_name(store, arbiter)));
+	EState	   *estate = CreateExecutorState();
+	ResultRelInfo *rri = makeNode(ResultRelInfo);
+	bool		conflict = true;
+	bool		inserted = true;
+
+	InitResultRelInfo(rri, store->relation, 0, NULL, 0);
+	ExecOpenIndices(rri, true);
+	while (conflict)
+	{
+		ItemPointerData tid;
+		uint32		token;
+
+		ItemPointerSetInvalid(&tid);
+		if (!ledger_exec_check_index_constraints(rri, slot, estate, &tid, arbiters))
+		{
+			inserted = false;
+			break;
+		}
+		token = SpeculativeInsertionLockAcquire(GetCurrentTransactionId());
+		table_tuple_insert_speculative(store->relation, slot, GetCurrentCommandId(true),
+									   0, NULL, token);
+		list_free(ledger_exec_insert_index_tuples(rri, slot, estate, &conflict, arbiters));
+		table_tuple_complete_speculative(store->relation, slot, token, !conflict);
+		SpeculativeInsertionLockRelease(GetCurrentTransactionId());
+	}
+	ExecCloseIndices(rri);
+	FreeExecutorState(estate);
+	return inserted;
+}
+
+/*
+ * Updates the version at *tid, waiting for whoever holds it. TM_Ok: *tid is
+ * the new version. TM_Updated, TM_Deleted: somebody else was first, nothing is
+ * written; under a transaction snapshot that is 40001 (the heap ignores the
+ * snapshot argument, so it is checked here). No key may change.
+ */
+TM_Result
+ledger_store_update(Store *store, ItemPointer tid, Snapshot snapshot,
+					Datum *values, bool *isnull)
+{
+	TupleTableSlot *slot = form_row(store, values, isnull, tid);
+	TM_FailureData failure;
+	LockTupleMode lockmode;
+	LedgerUpdateIndexes update_indexes;
+	TM_Result	result;
+
+	result = table_tuple_update(store->relation, tid, slot, GetCurrentCommandId(true),
+								snapshot, InvalidSnapshot, true, &failure,
+								&lockmode, &update_indexes);
+	switch (result)
+	{
+		case TM_Ok:
+			if (LEDGER_UPDATES_INDEXES(update_indexes))
+				insert_index_entries(store, slot, true);
+			*tid = slot->tts_tid;
+			break;
+		case TM_Updated:
+		case TM_Deleted:
+			if (IsolationUsesXactSnapshot())
+				ledger_store_serialization_failure();
+			break;
+		default:
+			elog(ERROR, "unexpected result %d of an update of ledger.%s",
+				 result, store->spec->table);
+	}
+	return result;
+}
+
+/*
+ * Locks a row FOR NO KEY UPDATE, waiting for whoever holds it, and reads it.
+ * With follow the newest version is taken, *tid is where it is.
+ */
+TM_Result
+ledger_store_lock(Store *store, ItemPointer tid, Snapshot snapshot, bool follow,
+				  Datum *values, bool *isnull)
+{
+	TM_FailureData failure;
+	TM_Result	result;
+	uint8		flags = 0;
+
+	if (follow && !IsolationUsesXactSnapshot())
+		flags = TUPLE_LOCK_FLAG_FIND_LAST_VERSION;
+	result = table_tuple_lock(store->relation, tid, snapshot, store->read_slot,
+							  GetCurrentCommandId(false), LockTupleNoKeyExclusive,
+							  LockWaitBlock, flags, &failure);
+	switch (result)
+	{
+		case TM_Ok:
+			read_slot(store, store->read_slot, values, isnull, tid);
+			break;
+		case TM_Updated:
+		case TM_Deleted:
+			if (IsolationUsesXactSnapshot())
+				ledger_store_serialization_failure();
+			break;
+		default:
+			elog(ERROR, "unexpected result %d of a lock in ledger.%s",
+				 result, store->spec->table);
+	}
+	return result;
+}
+
+void
+ledger_store_serialization_failure(void)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+			 errmsg("could not serialize access due to concurrent update"),
+			 errhint("The transaction might succeed if retried.")));
+}
