@@ -74,6 +74,7 @@ static const struct config_enum_entry capture_options[] = {
 
 static int	strict_guc = STRICT_INHERIT;
 static int	source_guc = SOURCE_INHERIT;
+static int	broker_max_age = 15 * 60;	/* seconds */
 int			ledger_capture = LEDGER_CAPTURE_INHERIT;
 bool		ledger_allow_drop = false;
 
@@ -538,6 +539,11 @@ ledger_settings_init(void)
 							 "Lets the extension be dropped while the journal has rows.",
 							 NULL, &ledger_allow_drop, false,
 							 PGC_SUSET, 0, NULL, NULL, NULL);
+	/* Read by get_detailed_balance() with current_setting(). */
+	DefineCustomIntVariable("ledger.broker_max_age",
+							"Age from which on the broker's data is marked stale; -1: never.",
+							NULL, &broker_max_age, 15 * 60, -1, INT_MAX,
+							PGC_USERSET, GUC_UNIT_S, NULL, NULL, NULL);
 	CacheRegisterRelcacheCallback(relcache_callback, (Datum) 0);
 	RegisterXactCallback(xact_callback, NULL);
 }

@@ -7,7 +7,7 @@
  */
 
 CREATE TABLE ledger.settings (
-	only boolean PRIMARY KEY DEFAULT true CHECK (only),
+	"only" boolean PRIMARY KEY DEFAULT true CHECK ("only"),
 	shadow_mode boolean NOT NULL DEFAULT false,
 	strict_mode boolean NOT NULL DEFAULT false,
 	balance_source text COLLATE "C" NOT NULL DEFAULT 'ledger' CHECK (balance_source IN ('ledger', 'legacy')),
