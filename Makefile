@@ -1,20 +1,68 @@
+# ledger: double-entry ledger for PostgreSQL
+#
+#   make, make install      build and install with PGXS, for any PG_CONFIG
+#   make installcheck       regression and isolation tests on a running server
+#   make demo               the story, on a throwaway server of its own
+#   make test               every test, likewise; SUITE="regress tap" for some
+#   make test-cassert       regression and isolation tests on a server with assertions
+#   make format-check       layout of the sources
+#
+# demo, test and their like need nothing installed beforehand: see test/lib/sandbox.
+
 EXTENSION = ledger
 MODULE_big = ledger
-OBJS = $(patsubst %.c,%.o,$(wildcard src/*.c))
 PGFILEDESC = "ledger - double-entry ledger"
+
+here := $(dir $(firstword $(MAKEFILE_LIST)))
+sources := $(sort $(notdir $(wildcard $(here)src/*.c)))
+OBJS := $(sources:%.c=src/%.o)
 
 # The install script is these parts in this order.
 SQL_PARTS = types settings accounts journal reservations \
 	operations balance legacy reconcile broker guard access
 DATA_built = ledger--1.0.sql
-EXTRA_CLEAN = ledger--1.0.sql
+
+REGRESS := $(sort $(notdir $(basename $(wildcard $(here)sql/*.sql))))
+ISOLATION := $(sort $(notdir $(basename $(wildcard $(here)test/isolation/specs/*.spec))))
+ISOLATION_OPTS = --inputdir=$(srcdir)/test/isolation
 
 PG_CPPFLAGS = -I$(srcdir)/src
 PG_CFLAGS = -Wall -Wextra -Werror -Wno-unused-parameter -Wno-sign-compare -Wno-missing-field-initializers
 
+# The closing line of `make -C ... test` is to be the last.
+MAKEFLAGS += --no-print-directory
+
+# These bring their own server; PostgreSQL may not even be installed yet.
+sandbox_goals = demo test test-cassert bench coverage test-valgrind format-check
+.PHONY: $(sandbox_goals)
+
+ifneq ($(filter-out $(sandbox_goals),$(or $(MAKECMDGOALS),all)),)
 PG_CONFIG ?= pg_config
 PGXS := $(shell $(PG_CONFIG) --pgxs)
 include $(PGXS)
+endif
+
+# A header is small and few sources do without the others: all depend on all.
+$(OBJS) $(OBJS:.o=.bc): $(wildcard $(here)src/*.h)
+
+ifdef VPATH
+$(shell mkdir -p src)
+endif
 
 ledger--1.0.sql: $(SQL_PARTS:%=src/sql/%.sql)
 	cat $^ > $@
+
+sandbox = '$(here)test/lib/sandbox'
+test_packages = --with postgresql-15-pgtap --with libipc-run-perl --with libdbd-pg-perl
+
+test:
+	@$(sandbox) $(test_packages) test/run $(SUITE)
+
+test-cassert:
+	@$(sandbox) $(test_packages) --cassert test/run $(or $(SUITE),regress isolation)
+
+demo:
+	@$(sandbox) test/demo/run
+
+format-check:
+	@perl '$(here)test/lib/style' '$(here)'

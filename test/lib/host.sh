@@ -1,0 +1,155 @@
+# shellcheck shell=bash
+# test/lib/host.sh: what test/lib/sandbox does on the host: packages, the
+# throwaway directory, private copies of the tree and of PostgreSQL.
+# Sourced; sets the caller's $sandbox, uses its $owner.
+
+say()
+{
+	printf '== %s\n' "$*" >&2
+}
+
+die()
+{
+	printf '%s: %s\n' "$(basename "$0")" "$*" >&2
+	exit 1
+}
+
+# Installs those of the named Debian packages that are missing.
+install_packages()
+{
+	local missing=() package sudo=
+
+	if ! command -v dpkg-query >/dev/null; then
+		say "not a Debian system: expecting $* or their like to be here"
+		return
+	fi
+	for package in "$@"; do
+		dpkg-query -W -f '${db:Status-Status}\n' "$package" 2>/dev/null | grep -qx installed ||
+			missing+=("$package")
+	done
+	[ ${#missing[@]} -gt 0 ] || return 0
+
+	say "installing ${missing[*]}"
+	if [ "$(id -u)" -ne 0 ]; then
+		sudo=$(command -v sudo) ||
+			die "root is needed once: apt-get install --no-install-recommends ${missing[*]}"
+	fi
+	$sudo apt-get -qq update >&2
+	$sudo env DEBIAN_FRONTEND=noninteractive \
+		apt-get -qq -y --no-install-recommends install "${missing[@]}" >&2
+}
+
+# A directory of our own, with a path short enough for a Unix socket in it.
+make_sandbox()
+{
+	local base=${TMPDIR:-/tmp}
+
+	[ ${#base} -le 40 ] && [ -d "$base" ] || base=/tmp
+	if [ "$(id -u)" -eq 0 ] && ! as_user "$owner" test -x "$base"; then
+		base=/tmp
+	fi
+	sandbox=$(mktemp -d "$base/ledger.XXXXXX")
+	mkdir "$sandbox/tmp"
+}
+
+# Stops whatever server of the sandbox still runs, then removes it all.
+remove_sandbox()
+{
+	local file pid
+
+	for file in $(find "$sandbox" -name postmaster.pid 2>/dev/null); do
+		pid=$(head -n 1 "$file")
+		case $(readlink "/proc/$pid/exe") in
+			"$sandbox"/*) kill -QUIT "$pid" 2>/dev/null || true ;;
+		esac
+	done
+	if [ -n "${KEEP:-}" ]; then
+		say "kept $sandbox"
+	else
+		# a server that is just going may still write
+		rm -rf "$sandbox" 2>/dev/null || { sleep 1; rm -rf "$sandbox"; }
+	fi
+}
+
+own()
+{
+	[ "$(id -u)" -ne 0 ] || chown -R "$owner:$(id -gn "$owner")" "$@"
+}
+
+as_user()
+{
+	local user=$1
+
+	shift
+	if [ "$(id -un)" = "$user" ]; then
+		"$@"
+	else
+		setpriv --reuid="$user" --regid="$(id -gn "$user")" --init-groups "$@"
+	fi
+}
+
+# Runs a command [NAME=VALUE]... in the copied tree as the owner of the
+# sandbox, with nothing of the caller's environment but what was meant for it.
+as_owner()
+{
+	local name vars=()
+
+	for name in $(compgen -e | grep -E '^(LEDGER_|PG_TEST_|SUITE$|PGISOLATIONTIMEOUT$|TERM$|COLUMNS$|JOBS$)'); do
+		vars+=("$name=${!name}")
+	done
+	(
+		cd "$sandbox/src" || exit
+		as_user "$owner" env -i PATH=/usr/local/bin:/usr/bin:/bin LC_ALL=C.UTF-8 \
+			HOME="$sandbox/tmp" TMPDIR="$sandbox/tmp" \
+			SANDBOX="$sandbox" PG_CONFIG="$sandbox/pg/pg_config" \
+			"${vars[@]}" "$@"
+	)
+}
+
+# The tree without what belongs to git or was built in it.
+copy_tree()
+{
+	mkdir "$2"
+	tar -C "$1" -cf - --exclude=./.git --exclude='*.o' --exclude='*.bc' --exclude='*.so' \
+		--exclude='./ledger--*.sql' --exclude=./results --exclude=./output_iso \
+		--exclude=./tmp_check --exclude=./log . | tar -C "$2" -xf - --no-same-owner
+}
+
+# PostgreSQL finds its directories by their place relative to its programs, so
+# a copy of those directories is an installation of its own.  Leaves a link
+# pg_config at the top of the copy; refuses one whose library directory would
+# still be the original's, because an installation would then go there.
+copy_postgres()
+{
+	local pg_config=$1 copy=$2 dir real
+
+	command -v "$pg_config" >/dev/null || die "there is no $pg_config"
+	get()
+	{
+		"$pg_config" "--$1"
+	}
+	[ -f "$(get pgxs)" ] || die "$pg_config: no PGXS; the server's development package is missing"
+
+	copy_dir()
+	{
+		[ -e "$copy$1" ] || { mkdir -p "$copy$1" && cp -r "$1/." "$copy$1/"; }
+	}
+	# an installation in a directory of its own has its own libpq
+	real=$(dirname "$(get bindir)")
+	case $real in
+		/usr | /usr/local) ;;
+		*) [ "$(dirname "$(get libdir)")" != "$real" ] || copy_dir "$(get libdir)" ;;
+	esac
+	for dir in bindir sharedir pkglibdir; do
+		copy_dir "$(get $dir)"
+	done
+	for dir in includedir pkgincludedir includedir-server; do
+		real=$(get $dir)
+		[ -e "$copy$real" ] || { mkdir -p "$copy${real%/*}" && ln -s "$real" "$copy$real"; }
+	done
+	ln -s "$copy$(get bindir)/pg_config" "$copy/pg_config"
+	for dir in sharedir pkglibdir; do
+		[ "$("$copy/pg_config" --$dir)" = "$copy$(get $dir)" ] ||
+			die "$pg_config: this PostgreSQL cannot be moved (its $dir is fixed)"
+	done
+}
