@@ -5,6 +5,7 @@
 #   make demo               the story, on a throwaway server of its own
 #   make test               every test, likewise; SUITE="regress tap" for some
 #   make test-cassert       regression and isolation tests on a server with assertions
+#   make bench              measurements
 #   make format-check       layout of the sources
 #
 # demo, test and their like need nothing installed beforehand: see test/lib/sandbox.
@@ -29,11 +30,8 @@ ISOLATION_OPTS = --inputdir=$(srcdir)/test/isolation
 PG_CPPFLAGS = -I$(srcdir)/src
 PG_CFLAGS = -Wall -Wextra -Werror -Wno-unused-parameter -Wno-sign-compare -Wno-missing-field-initializers
 
-# The closing line of `make -C ... test` is to be the last.
-MAKEFLAGS += --no-print-directory
-
 # These bring their own server; PostgreSQL may not even be installed yet.
-sandbox_goals = demo test test-cassert bench coverage test-valgrind format-check
+sandbox_goals = demo test test-cassert bench format-check
 .PHONY: $(sandbox_goals)
 
 ifneq ($(filter-out $(sandbox_goals),$(or $(MAKECMDGOALS),all)),)
@@ -63,6 +61,9 @@ test-cassert:
 
 demo:
 	@$(sandbox) test/demo/run
+
+bench:
+	@$(sandbox) test/bench/run $(BENCH)
 
 format-check:
 	@perl '$(here)test/lib/style' '$(here)'
