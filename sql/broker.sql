@@ -1,6 +1,9 @@
 --
 -- The broker's accounts and positions, and the balance that counts them in.
 --
+SET client_min_messages = warning;
+CREATE EXTENSION IF NOT EXISTS ledger;
+RESET client_min_messages;
 \set alice '''00000000-0000-4000-8000-00000000b001'''
 \set bob '''00000000-0000-4000-8000-00000000b002'''
 \set carol '''00000000-0000-4000-8000-00000000b003'''
