@@ -17,7 +17,7 @@ die()
 # Installs those of the named Debian packages that are missing.
 install_packages()
 {
-	local missing=() package sudo=
+	local missing=() package sudo= log
 
 	if ! command -v dpkg-query >/dev/null; then
 		say "not a Debian system: expecting $* or their like to be here"
@@ -34,9 +34,14 @@ install_packages()
 		sudo=$(command -v sudo) ||
 			die "root is needed once: apt-get install --no-install-recommends ${missing[*]}"
 	fi
-	$sudo apt-get -qq update >&2
-	$sudo env DEBIAN_FRONTEND=noninteractive \
-		apt-get -qq -y --no-install-recommends install "${missing[@]}" >&2
+	log=$(mktemp)
+	if ! { $sudo apt-get -q update && $sudo env DEBIAN_FRONTEND=noninteractive \
+		apt-get -q -y --no-install-recommends install "${missing[@]}"; } >"$log" 2>&1; then
+		tail -n 30 "$log" >&2
+		rm -f "$log"
+		die "could not install ${missing[*]}"
+	fi
+	rm -f "$log"
 }
 
 # A directory of our own, with a path short enough for a Unix socket in it.
