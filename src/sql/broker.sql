@@ -321,20 +321,19 @@ COMMENT ON TYPE ledger.detailed_balance IS 'What get_detailed_balance() returns.
 /*
  * When the ledger last moved stock out of a user's fiat_exposure: the newest
  * posting that debits it against broker_operational, a sale's cost or the
- * reversal of its proceeds. Walks the account's own index from its end; the
- * "+ 0" keeps the planner from the house account's, which is as long as the
- * ledger.
+ * reversal of its proceeds. The "+ 0" keeps the planner from the index on the
+ * house account, whose part of it is as long as the ledger.
  */
 CREATE FUNCTION ledger.last_sale_settled(user_id uuid) RETURNS timestamptz
 	LANGUAGE sql STABLE PARALLEL SAFE SECURITY DEFINER
 	SET search_path = pg_catalog, pg_temp
 AS $$
 	SELECT j.created_at
-	FROM ledger.accounts u
-		 JOIN ledger.journal j ON j.debit_account_id = u.id
-		 JOIN ledger.accounts h ON h.id = j.credit_account_id + 0
-	WHERE u.user_id = $1 AND u.account_type = 'fiat_exposure'
-	  AND h.user_id IS NULL AND h.account_type = 'broker_operational'
+	FROM ledger.journal j
+	WHERE j.debit_account_id = ANY (ARRAY(SELECT a.id FROM ledger.accounts a
+										  WHERE a.user_id = $1 AND a.account_type = 'fiat_exposure'))
+	  AND j.credit_account_id + 0 = ANY (ARRAY(SELECT a.id FROM ledger.accounts a
+											   WHERE a.user_id IS NULL AND a.account_type = 'broker_operational'))
 	ORDER BY j.transaction_id DESC LIMIT 1
 $$;
 REVOKE ALL ON FUNCTION ledger.last_sale_settled(uuid) FROM PUBLIC;
