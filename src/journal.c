@@ -11,9 +11,11 @@
 #include "catalog/pg_type.h"
 #include "common/cryptohash.h"
 #include "common/sha2.h"
+#include "mb/pg_wchar.h"
 #include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
+#include "utils/xid8.h"
 #include "utils/snapmgr.h"
 
 #include "amount.h"
@@ -183,12 +185,11 @@ read_row(JournalRow *row, Datum *values, bool *isnull)
 	row->reverses = isnull[J_REVERSES] ? 0 : DatumGetInt64(values[J_REVERSES]);
 }
 
-/* The postings of a transaction in order; returns how many. */
-int
-ledger_journal_transaction(Store *journal, int64 id, Snapshot snapshot, JournalRow **rows)
+static int
+read_rows(Store *journal, const char *index, const StoreKey *key, Snapshot snapshot,
+		  JournalRow **rows)
 {
-	StoreKey	keys[1] = {{F_INT8EQ, Int64GetDatum(id), false, 0}};
-	StoreScan  *scan = ledger_store_scan(journal, "journal_pkey", snapshot, keys, 1);
+	StoreScan  *scan = ledger_store_scan(journal, index, snapshot, key, 1);
 	Datum		values[J_COLUMNS];
 	bool		isnull[J_COLUMNS];
 	ItemPointerData tid;
@@ -201,13 +202,33 @@ ledger_journal_transaction(Store *journal, int64 id, Snapshot snapshot, JournalR
 		if (n == max)
 		{
 			max *= 2;
-			*rows = repalloc(*rows, sizeof(JournalRow) * max);
+			*rows = repalloc_huge(*rows, sizeof(JournalRow) * max);
 		}
 		read_row(&(*rows)[n], values, isnull);
 		(*rows)[n++].tid = tid;
 	}
 	ledger_store_end(scan);
 	return n;
+}
+
+/* The postings of a transaction in order; returns how many. */
+int
+ledger_journal_transaction(Store *journal, int64 id, Snapshot snapshot, JournalRow **rows)
+{
+	StoreKey	keys[1] = {{F_INT8EQ, Int64GetDatum(id), false, 0}};
+
+	return read_rows(journal, "journal_pkey", keys, snapshot, rows);
+}
+
+/* The sum of the rows' amounts. */
+Numeric
+ledger_journal_sum(const JournalRow *rows, int n)
+{
+	Numeric		total = ledger_amount_zero();
+
+	for (int i = 0; i < n; i++)
+		total = ledger_amount_add(total, rows[i].amount);
+	return total;
 }
 
 /* Locks a row, so that reversals of one transaction follow each other. */
@@ -223,29 +244,15 @@ ledger_journal_lock(Store *journal, JournalRow *row, Snapshot snapshot)
 }
 
 /*
- * The reversals of a transaction under the snapshot: how many, the newest and
- * the sum of their first postings, which mirror the first of the original.
+ * The reversals of a transaction under the snapshot: their first rows, whose
+ * amounts mirror the original's first, oldest first. Returns how many.
  */
 int
-ledger_journal_reversals(Store *journal, int64 id, Snapshot snapshot,
-						 int64 *newest, Numeric *total)
+ledger_journal_reversals(Store *journal, int64 id, Snapshot snapshot, JournalRow **rows)
 {
 	StoreKey	keys[1] = {{F_INT8EQ, Int64GetDatum(id), false, 0}};
-	StoreScan  *scan = ledger_store_scan(journal, "journal_reverses", snapshot, keys, 1);
-	Datum		values[J_COLUMNS];
-	bool		isnull[J_COLUMNS];
-	int			n = 0;
 
-	*newest = 0;
-	*total = ledger_amount_zero();
-	while (ledger_store_next(scan, ForwardScanDirection, values, isnull, NULL))
-	{
-		n++;
-		*newest = Max(*newest, DatumGetInt64(values[J_TRANSACTION]));
-		*total = ledger_amount_add(*total, DatumGetNumeric(values[J_AMOUNT]));
-	}
-	ledger_store_end(scan);
-	return n;
+	return read_rows(journal, "journal_reverses", keys, snapshot, rows);
 }
 
 /* ---- writing ------------------------------------------------------------------- */

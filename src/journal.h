@@ -55,7 +55,8 @@ extern int	ledger_journal_transaction(Store *journal, int64 id, Snapshot snapsho
 									   JournalRow **rows);
 extern void ledger_journal_lock(Store *journal, JournalRow *row, Snapshot snapshot);
 extern int	ledger_journal_reversals(Store *journal, int64 id, Snapshot snapshot,
-									 int64 *newest, Numeric *total);
+									 JournalRow **rows);
+extern Numeric ledger_journal_sum(const JournalRow *rows, int n);
 
 extern void ledger_journal_insert(Store *journal, const JournalRow *row,
 								  const JournalHeader *header,

@@ -29,9 +29,11 @@
 
 #include "access/xact.h"
 #include "catalog/namespace.h"
+#include "catalog/pg_type.h"
 #include "commands/sequence.h"
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
+#include "parser/parse_func.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/snapmgr.h"
@@ -260,19 +262,19 @@ replay(PostingRequest *request, int64 id)
 	JournalRow *rows;
 	int			nrows = ledger_journal_transaction(request->journal, id, request->snapshot, &rows);
 	const char *detail;
-	int64		reversal;
-	Numeric		reversed;
+	JournalRow *reversals;
+	int			n;
 
 	Assert(nrows > 0);
 	detail = difference(request, rows, nrows);
 	if (detail)
 		raise_conflict(request, id, detail);
-	if (ledger_journal_reversals(request->journal, id, request->snapshot, &reversal, &reversed) > 0 &&
-		ledger_amount_cmp(reversed, rows[0].amount) >= 0)
+	n = ledger_journal_reversals(request->journal, id, request->snapshot, &reversals);
+	if (n > 0 && ledger_amount_cmp(ledger_journal_sum(reversals, n), rows[0].amount) >= 0)
 	{
 		request->conflict_hint = NULL;
 		raise_conflict(request, id, psprintf("transaction " INT64_FORMAT " has reversed it",
-											 reversal));
+											 reversals[n - 1].transaction_id));
 	}
 	request->transaction_id = id;
 	request->replayed = true;
@@ -335,7 +337,7 @@ find_by_id(PostingRequest *request, PostingAccount *pa)
 
 /* Both legs of a posting are in one currency and two accounts. */
 static void
-check_lines(const PostingRequest *request)
+check_lines(PostingRequest *request)
 {
 	for (int i = 0; i < request->nlines; i++)
 	{
@@ -353,6 +355,10 @@ check_lines(const PostingRequest *request)
 					 errmsg("posting %d debits an account in %s and credits one in %s",
 							i + 1, debit->currency->code, credit->currency->code),
 					 errhint("Change currencies by two postings through fx_clearing.")));
+		if (request->raw_amounts)
+			request->lines[i].amount =
+				ledger_amount_check(request->lines[i].amount, debit->currency->code,
+									debit->currency->scale, debit->currency->display_digits);
 	}
 }
 
@@ -735,11 +741,13 @@ ledger_post(PostingRequest *request)
 {
 	bool		replayed = prepare(request);
 
-	fold(request);
 	while (!replayed)
 	{
 		replayed = find_and_sort(request);
-		if (replayed || update_accounts(request))
+		if (replayed)
+			break;
+		fold(request);
+		if (update_accounts(request))
 			break;
 		/* nothing has changed yet: again with a new S */
 		CHECK_FOR_INTERRUPTS();
@@ -788,6 +796,18 @@ void
 ledger_posting_cancel(PostingRequest *request)
 {
 	end_call(request);
+}
+
+/* Whether one of the accounts holds reserved money. */
+bool
+ledger_posting_touches_reserved(const PostingRequest *request)
+{
+	for (int i = 0; i < request->naccounts; i++)
+	{
+		if (strcmp(request->accounts[i].account.type->name, LEDGER_PENDING_INVESTMENT) == 0)
+			return true;
+	}
+	return false;
 }
 
 Numeric

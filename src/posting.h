@@ -59,6 +59,7 @@ typedef struct PostingRequest
 	const char *conflict_hint;	/* NULL: the usual one */
 	bool		allow_reserved; /* may touch pending_investment */
 	bool		is_opening;		/* posted by the hook itself */
+	bool		raw_amounts;	/* to be checked once the accounts are known */
 
 	/* postings */
 	PostingAccount *accounts;
@@ -110,6 +111,9 @@ extern int64 ledger_post(PostingRequest *request);
 extern bool ledger_posting_lock(PostingRequest *request);
 extern int64 ledger_posting_apply(PostingRequest *request);
 extern void ledger_posting_cancel(PostingRequest *request);
+
+/* Whether one of the accounts, known by now, holds reserved money. */
+extern bool ledger_posting_touches_reserved(const PostingRequest *request);
 
 /* The net change of account n by the call, in its normal direction. */
 extern Numeric ledger_posting_change(const PostingRequest *request, int n);

@@ -78,7 +78,7 @@ static int	broker_max_age = 15 * 60;	/* seconds */
 int			ledger_capture = LEDGER_CAPTURE_INHERIT;
 bool		ledger_allow_drop = false;
 
-void		(*ledger_settings_check) (const LedgerSettings *old, const LedgerSettings *new) = NULL;
+void		(*ledger_settings_check) (const LedgerSettings *settings) = NULL;
 
 enum
 {
@@ -498,7 +498,7 @@ ledger_configure(PG_FUNCTION_ARGS)
 				 errmsg("cannot change the settings after the cut-over"),
 				 errhint("CALL ledger.roll_back(reason) first.")));
 	if (ledger_settings_check)
-		ledger_settings_check(&now, &new);
+		ledger_settings_check(&new);
 	write_row(&new);
 	log_change(&new, reason);
 	return settings_datum(fcinfo, &new);

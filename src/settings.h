@@ -29,10 +29,10 @@ extern int	ledger_capture;		/* LedgerCaptureGuc of this session */
 extern bool ledger_allow_drop;
 
 /*
- * What a change of the settings must satisfy, beyond the settings themselves.
- * Called under the lock with the old and the new ones. Set once, by legacy.c.
+ * Raises if the attached tables do not allow the new settings. Called under
+ * the lock, before they are stored. Set once, by legacy.c.
  */
-extern void (*ledger_settings_check) (const LedgerSettings *old, const LedgerSettings *new);
+extern void (*ledger_settings_check) (const LedgerSettings *settings);
 
 extern void ledger_settings_init(void);
 

@@ -1,0 +1,231 @@
+/*
+ * account_admin.c
+ *		Open an account, freeze or close it, set its limit.
+ *
+ * All three hold the settings still, as postings do. A change of status or
+ * limit updates the account's row under its lock, which every posting takes,
+ * and is written to account_status_log.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/snapmgr.h"
+
+#include "amount.h"
+#include "args.h"
+#include "errors.h"
+#include "operations.h"
+#include "owner.h"
+#include "posting.h"
+
+PG_FUNCTION_INFO_V1(ledger_open_account);
+PG_FUNCTION_INFO_V1(ledger_set_account_status);
+PG_FUNCTION_INFO_V1(ledger_set_account_limit);
+
+static void
+prevent_read_only(const char *operation)
+{
+	PreventCommandIfReadOnly(operation);
+	PreventCommandIfParallelMode(operation);
+	PreventCommandDuringRecovery(operation);
+}
+
+static const LedgerCurrency *
+currency_of(const LedgerAccountType *type, const char *code)
+{
+	const LedgerCurrency *currency = code ? ledger_currency(code) : type->currency;
+
+	if (currency == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_LG_NOT_ALLOWED),
+				 errmsg("account type %s has an account for each currency", type->name),
+				 errhint("Pass the currency.")));
+	if (type->currency && type->currency != currency)
+		ereport(ERROR,
+				(errcode(ERRCODE_LG_NOT_ALLOWED),
+				 errmsg("account type %s is in %s, not in %s", type->name,
+						type->currency->code, currency->code),
+				 errhint("Pass NULL for the type's own currency.")));
+	return currency;
+}
+
+/* (account_type, user_id, currency) → the id, of a new account or the existing one. */
+Datum
+ledger_open_account(PG_FUNCTION_ARGS)
+{
+	LedgerAccount account = {0};
+	Store	   *accounts;
+
+	ledger_arg_required(fcinfo, 0, "account_type");
+	account.type = ledger_account_type(ledger_arg_name(fcinfo, 0, "account_type", LEDGER_MAX_NAME));
+	account.has_user = !PG_ARGISNULL(1);
+	if (account.has_user)
+		account.user_id = *PG_GETARG_UUID_P(1);
+	if (account.type->owner_user)
+		ledger_arg_required(fcinfo, 1, "user_id");
+	else if (account.has_user)
+		ereport(ERROR,
+				(errcode(ERRCODE_LG_NOT_ALLOWED),
+				 errmsg("account type %s is the house's, not a user's", account.type->name),
+				 errhint("Pass NULL as user_id.")));
+	account.currency = currency_of(account.type,
+								   ledger_arg_name(fcinfo, 2, "currency", LEDGER_MAX_NAME));
+
+	prevent_read_only("ledger.open_account()");
+	(void) ledger_settings_lock();
+	accounts = ledger_accounts_open(RowExclusiveLock);
+	for (;;)
+	{
+		Snapshot	snapshot = RegisterSnapshot(GetTransactionSnapshot());
+		bool		found = ledger_account_find(accounts, &account, snapshot);
+
+		UnregisterSnapshot(snapshot);
+		if (found || ledger_account_insert(accounts, &account))
+			break;
+		CHECK_FOR_INTERRUPTS();
+	}
+	ledger_store_close(accounts);
+	CommandCounterIncrement();
+	PG_RETURN_INT64(account.id);
+}
+
+static void
+log_change(const LedgerAccount *account, text *reason)
+{
+	Oid			types[5] = {INT8OID, TEXTOID, NUMERICOID, TEXTOID, TEXTOID};
+	Datum		values[5];
+	char		nulls[6] = "     ";
+	OwnerContext saved;
+
+	values[0] = Int64GetDatum(account->id);
+	values[1] = CStringGetTextDatum(ledger_account_status_name(account->status));
+	values[2] = NumericGetDatum(account->min_balance);
+	if (account->min_balance == NULL)
+		nulls[2] = 'n';
+	values[3] = PointerGetDatum(reason);
+	values[4] = CStringGetTextDatum(GetUserNameFromId(GetUserId(), false));
+	ledger_become(&saved, ledger_table_owner(ledger_relation_oid("account_status_log")));
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "SPI_connect failed");
+	if (SPI_execute_with_args("INSERT INTO ledger.account_status_log"
+							  " (account_id, status, min_balance, reason, changed_by)"
+							  " VALUES ($1, $2, $3, $4, $5)",
+							  5, types, values, nulls, false, 0) != SPI_OK_INSERT)
+		elog(ERROR, "could not log the change of an account");
+	SPI_finish();
+	ledger_unbecome(&saved);
+}
+
+/* Finds and locks the account in its newest version. */
+static void
+lock_account(Store *accounts, LedgerAccount *account, Snapshot snapshot)
+{
+	int64		id = account->id;
+
+	if (!ledger_account_find_by_id(accounts, account, snapshot))
+		ereport(ERROR,
+				(errcode(ERRCODE_LG_NOT_ALLOWED),
+				 errmsg("account " INT64_FORMAT " does not exist", id),
+				 errhint("ledger.account_balances lists the accounts.")));
+	if (ledger_account_lock(accounts, account, snapshot, true) != TM_Ok)
+		elog(ERROR, "account " INT64_FORMAT " is gone", id);
+}
+
+static void
+check_closing(const LedgerAccount *account)
+{
+	if (ledger_amount_sign(ledger_account_balance(account)) != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("cannot close account " INT64_FORMAT " while it has a balance", account->id),
+				 errhint("Move the balance first, or freeze the account.")));
+}
+
+static void
+check_limit(const LedgerAccount *account, Numeric limit)
+{
+	if (limit && (numeric_is_nan(limit) || numeric_is_inf(limit)))
+		ereport(ERROR,
+				(errcode(ERRCODE_LG_INVALID_AMOUNT),
+				 errmsg("invalid amount %s", ledger_amount_out(limit)),
+				 errdetail("A limit must be a finite number."),
+				 errhint("Pass NULL for the type's own limit.")));
+	if (limit && account->type->owner_user && ledger_amount_sign(limit) < 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_LG_INVALID_AMOUNT),
+				 errmsg("invalid amount %s", ledger_amount_out(limit)),
+				 errdetail("A user's account may never go below zero."),
+				 errhint("Pass zero or more.")));
+}
+
+/* Locks the account, changes what change says, logs it. */
+static void
+change_account(int64 id, text *reason, const LedgerAccountStatus *status,
+			   bool set_limit, Numeric limit)
+{
+	LedgerAccount account = {0};
+	Store	   *accounts;
+	Snapshot	snapshot;
+
+	(void) ledger_settings_lock();
+	accounts = ledger_accounts_open(RowExclusiveLock);
+	snapshot = RegisterSnapshot(GetTransactionSnapshot());
+	account.id = id;
+	lock_account(accounts, &account, snapshot);
+	if (status)
+	{
+		if (*status == LEDGER_ACCOUNT_CLOSED)
+			check_closing(&account);
+		account.status = *status;
+	}
+	if (set_limit)
+	{
+		check_limit(&account, limit);
+		account.min_balance = limit;
+	}
+	if (ledger_account_update(accounts, &account, snapshot) != TM_Ok)
+		elog(ERROR, "account " INT64_FORMAT " changed under its lock", id);
+	UnregisterSnapshot(snapshot);
+	ledger_store_close(accounts);
+	CommandCounterIncrement();
+	log_change(&account, reason);
+}
+
+/* (account_id, status, reason) */
+Datum
+ledger_set_account_status(PG_FUNCTION_ARGS)
+{
+	int64		id = ledger_arg_int64(fcinfo, 0, "account_id");
+	const char *name;
+	LedgerAccountStatus status;
+	text	   *reason;
+
+	ledger_arg_required(fcinfo, 1, "status");
+	name = ledger_arg_name(fcinfo, 1, "status", LEDGER_MAX_NAME);
+	reason = ledger_arg_reason(fcinfo, 2);
+	if (!ledger_account_status_parse(name, &status))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("unknown account status \"%s\"", name),
+				 errhint("Pass open, frozen or closed.")));
+	prevent_read_only("ledger.set_account_status()");
+	change_account(id, reason, &status, false, NULL);
+	PG_RETURN_VOID();
+}
+
+/* (account_id, min_balance, reason) */
+Datum
+ledger_set_account_limit(PG_FUNCTION_ARGS)
+{
+	int64		id = ledger_arg_int64(fcinfo, 0, "account_id");
+	Numeric		limit = PG_ARGISNULL(1) ? NULL : PG_GETARG_NUMERIC(1);
+	text	   *reason = ledger_arg_reason(fcinfo, 2);
+
+	prevent_read_only("ledger.set_account_limit()");
+	change_account(id, reason, NULL, true, limit);
+	PG_RETURN_VOID();
+}

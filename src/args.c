@@ -1,0 +1,90 @@
+/*
+ * args.c
+ *		Arguments of SQL functions, checked.
+ */
+#include "postgres.h"
+
+#include "access/detoast.h"
+#include "utils/builtins.h"
+
+#include "account.h"
+#include "amount.h"
+#include "args.h"
+
+void
+ledger_arg_required(FunctionCallInfo fcinfo, int n, const char *name)
+{
+	if (PG_ARGISNULL(n))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("%s must not be NULL", name),
+				 errhint("Pass a value for %s.", name)));
+}
+
+const pg_uuid_t *
+ledger_arg_uuid(FunctionCallInfo fcinfo, int n, const char *name)
+{
+	ledger_arg_required(fcinfo, n, name);
+	return PG_GETARG_UUID_P(n);
+}
+
+const pg_uuid_t *
+ledger_arg_uuid_or_null(FunctionCallInfo fcinfo, int n)
+{
+	return PG_ARGISNULL(n) ? NULL : PG_GETARG_UUID_P(n);
+}
+
+int64
+ledger_arg_int64(FunctionCallInfo fcinfo, int n, const char *name)
+{
+	ledger_arg_required(fcinfo, n, name);
+	return PG_GETARG_INT64(n);
+}
+
+/* Checked and normalised; NULL and all else that is no amount: LG009. */
+Numeric
+ledger_arg_amount(FunctionCallInfo fcinfo, int n, const char *currency_code)
+{
+	const LedgerCurrency *currency = ledger_currency(currency_code);
+
+	return ledger_amount_check(PG_ARGISNULL(n) ? NULL : PG_GETARG_NUMERIC(n),
+							   currency->code, currency->scale, currency->display_digits);
+}
+
+text *
+ledger_arg_text(FunctionCallInfo fcinfo, int n, const char *name, int max)
+{
+	text	   *value;
+
+	if (PG_ARGISNULL(n))
+		return NULL;
+	/* the size first: a datum may be a gigabyte once it is decompressed */
+	if (toast_raw_datum_size(PG_GETARG_DATUM(n)) - VARHDRSZ > max)
+		ereport(ERROR,
+				(errcode(ERRCODE_STRING_DATA_RIGHT_TRUNCATION),
+				 errmsg("%s is longer than %d bytes", name, max),
+				 errhint("Shorten it, or keep the rest outside the ledger.")));
+	value = PG_GETARG_TEXT_PP(n);
+	return value;
+}
+
+const char *
+ledger_arg_name(FunctionCallInfo fcinfo, int n, const char *name, int max)
+{
+	text	   *value = ledger_arg_text(fcinfo, n, name, max);
+
+	if (value == NULL)
+		return NULL;
+	if (VARSIZE_ANY_EXHDR(value) == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("%s must not be empty", name),
+				 errhint("Pass NULL for none.")));
+	return text_to_cstring(value);
+}
+
+const char *
+ledger_uuid_text(const pg_uuid_t *uuid)
+{
+	return DatumGetCString(DirectFunctionCall1(uuid_out, UUIDPGetDatum(uuid)));
+}

@@ -1,0 +1,26 @@
+/*
+ * args.h
+ *		Arguments of SQL functions, checked: NULL is 22004, too long 22001,
+ *		empty where a name is needed 22023.
+ */
+#ifndef LEDGER_ARGS_H
+#define LEDGER_ARGS_H
+
+#include "fmgr.h"
+#include "utils/numeric.h"
+#include "utils/timestamp.h"
+#include "utils/uuid.h"
+
+extern void ledger_arg_required(FunctionCallInfo fcinfo, int n, const char *name);
+extern const pg_uuid_t *ledger_arg_uuid(FunctionCallInfo fcinfo, int n, const char *name);
+extern const pg_uuid_t *ledger_arg_uuid_or_null(FunctionCallInfo fcinfo, int n);
+extern int64 ledger_arg_int64(FunctionCallInfo fcinfo, int n, const char *name);
+extern Numeric ledger_arg_amount(FunctionCallInfo fcinfo, int n, const char *currency);
+
+/* max in bytes. The name form must not be empty; NULL for SQL's NULL. */
+extern text *ledger_arg_text(FunctionCallInfo fcinfo, int n, const char *name, int max);
+extern const char *ledger_arg_name(FunctionCallInfo fcinfo, int n, const char *name, int max);
+
+extern const char *ledger_uuid_text(const pg_uuid_t *uuid);
+
+#endif							/* LEDGER_ARGS_H */
