@@ -32,26 +32,22 @@ extern const char *ledger_compare_status_name(CompareStatus status);
 
 /*
  * Compares one row with the user's accounts, both read with one snapshot.
- * columns has room for all of the table's; returns how many do not match.
+ * columns has room for all of the table's; returns how many it fills.
  */
-extern int	ledger_compare_row(LegacyTable *table, const pg_uuid_t *user_id,
+extern int	ledger_compare_row(const LegacyTable *table, const pg_uuid_t *user_id,
 							   const LedgerAccount *accounts, int naccounts,
 							   const LegacyRow *row, CompareColumn *columns);
 
-/* All attached tables under the active snapshot; columns is palloc'd. */
+/* All attached tables under the active snapshot; *columns is palloc'd. */
 extern int	ledger_compare_user(const pg_uuid_t *user_id, CompareColumn **columns);
 
-/* A WARNING, and a line in the server log whatever log_min_messages says. */
-extern void ledger_compare_warn(const pg_uuid_t *user_id,
-								const CompareColumn *columns, int ncolumns);
-extern void ledger_compare_raise(const pg_uuid_t *user_id,
-								 const CompareColumn *columns, int ncolumns) pg_attribute_noreturn();
-
-/* Stores one finding: one open row for each user, column and cause. */
-extern void ledger_discrepancy_store(const LegacyTable *table, const pg_uuid_t *user_id,
-									 const char *column, const char *cause, const char *source,
-									 Numeric ledger_value, Numeric legacy_value,
-									 const char *sqlstate, const char *note);
+/*
+ * Tells of what does not match, if anything: a WARNING, and a line in the
+ * server log whatever log_min_messages says; or raises LG003. Pending is
+ * passed over.
+ */
+extern void ledger_compare_report(const pg_uuid_t *user_id, const CompareColumn *columns,
+								  int ncolumns, bool raise);
 
 /*
  * The users that this transaction has posted for; a rolled back savepoint
@@ -59,5 +55,14 @@ extern void ledger_discrepancy_store(const LegacyTable *table, const pg_uuid_t *
  */
 extern void ledger_compare_touch(const pg_uuid_t *user_id, const LedgerSettings *settings);
 extern bool ledger_compare_touched(const pg_uuid_t *user_id);
+
+/*
+ * Stores one finding, as the extension's owner: one open row for each user,
+ * column and cause. cause NULL: the column's status is it. column->difference
+ * is not looked at. error_code and note may be NULL.
+ */
+extern void ledger_discrepancy_store(const pg_uuid_t *user_id, const CompareColumn *column,
+									 const char *cause, const char *source,
+									 const char *error_code, const char *note);
 
 #endif							/* LEDGER_COMPARE_H */

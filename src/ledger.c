@@ -11,6 +11,8 @@
 #include "utils/guc.h"
 
 #include "account.h"
+#include "compare.h"
+#include "mirror.h"
 #include "place.h"
 #include "settings.h"
 #include "store.h"
@@ -26,5 +28,9 @@ _PG_init(void)
 	ledger_settings_init();
 	ledger_account_init();
 	ledger_place_init();
+	ledger_legacy_init();
+	ledger_compare_init();
+	ledger_mirror_init();
+	ledger_capture_init();
 	MarkGUCPrefixReserved("ledger");
 }

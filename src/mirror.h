@@ -1,7 +1,6 @@
 /*
  * mirror.h
- *		The posting hook: legacy rows locked before accounts, net changes
- *		added to them after the journal. And the writes that are not ours.
+ *		The posting hook, and the capture of writes that are not the mirror's.
  */
 #ifndef LEDGER_MIRROR_H
 #define LEDGER_MIRROR_H
@@ -12,27 +11,32 @@ extern void ledger_mirror_init(void);
 extern void ledger_capture_init(void);
 
 /*
- * The change that the mirror is about to make to one row. While it stands,
- * the capture trigger adds up what really happens to that row; whoever set it
- * looks at the rest.
+ * The row that the mirror is writing. While it stands, the capture trigger
+ * adds up what really happens to that row instead of capturing it; the mirror
+ * looks at what is left over.
  */
 typedef struct MirrorExpectation
 {
-	LegacyTable *table;
+	const LegacyTable *table;
 	pg_uuid_t	user_id;
 	int			events;			/* row events seen */
 	Numeric		actual[LEDGER_MAX_LEGACY_COLUMNS];	/* NULL: nothing yet */
-	struct MirrorExpectation *outer;
 } MirrorExpectation;
 
 extern MirrorExpectation *ledger_mirror_expectation;
 
-/* Whether this transaction has captured outside writes. */
-extern bool ledger_capture_seen(void);
+/* Records what a trigger did to a row beside the mirror's own change. */
+extern void ledger_capture_side_effect(const LegacyTable *table, const pg_uuid_t *user_id,
+									   const Numeric *deltas);
 
-/* A write that is not the mirror's: recorded or refused. */
-extern void ledger_capture_write(LegacyTable *table, const pg_uuid_t *user_id,
-								 const char *operation, Datum before, bool before_null,
-								 Datum after, bool after_null, Numeric *deltas);
+/*
+ * What this transaction has written to the user's row past the ledger: the
+ * net change of each column, or NULL. false: nothing.
+ */
+extern bool ledger_capture_own_writes(const LegacyTable *table, const pg_uuid_t *user_id,
+									  Numeric *deltas);
+
+/* Marks those writes as double writes: the transaction posts for the user too. */
+extern void ledger_capture_mark_double(const LegacyTable *table, const pg_uuid_t *user_id);
 
 #endif							/* LEDGER_MIRROR_H */

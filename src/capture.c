@@ -1,0 +1,460 @@
+/*
+ * capture.c
+ *		The trigger on a legacy table: writes that are not the mirror's.
+ *
+ * AFTER ROW, so that it sees what was really written, whatever statement,
+ * cascade or other trigger did it; ENABLE ALWAYS, so that the replica role
+ * does not hide from it. A write of the mirror is known by its row: while the
+ * mirror writes one, what happens to that row is added up for it (mirror.c
+ * looks at what is left over); pg_trigger_depth() could not tell an
+ * application's trigger from the mirror.
+ *
+ * What it records it writes as the extension's owner: the application's role
+ * needs no right in schema ledger. Before and after are turned into JSON in
+ * the writer's own role, for that may run output functions and casts of his.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "commands/trigger.h"
+#include "executor/spi.h"
+#include "mb/pg_wchar.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "tcop/tcopprot.h"
+#include "utils/builtins.h"
+#include "utils/backend_status.h"
+#include "utils/guc.h"
+#include "utils/json.h"
+#include "utils/jsonb.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+
+#include "amount.h"
+#include "compare.h"
+#include "errors.h"
+#include "mirror.h"
+#include "owner.h"
+
+#define MAX_STATEMENT	2048	/* bytes of a statement's text that are kept */
+
+/* Whether this transaction has captured a write; may be one rolled back since. */
+static bool capture_seen = false;
+
+/* ---- storing a write ------------------------------------------------------------- */
+
+static Datum
+jsonb_from_text(const char *text)
+{
+	return DirectFunctionCall1(jsonb_in, CStringGetDatum(text));
+}
+
+static Datum
+row_as_jsonb(HeapTuple tuple, TupleDesc desc)
+{
+	Datum		row = heap_copy_tuple_as_datum(tuple, desc);
+
+	return jsonb_from_text(TextDatumGetCString(DirectFunctionCall1(row_to_json, row)));
+}
+
+/* {"column": delta, ...}; a number unless it is not finite */
+static Datum
+deltas_as_jsonb(const LegacyTable *table, const Numeric *deltas)
+{
+	StringInfoData json;
+	const char *comma = "";
+
+	initStringInfo(&json);
+	appendStringInfoChar(&json, '{');
+	for (int i = 0; i < table->ncolumns; i++)
+	{
+		const char *quote;
+
+		if (deltas[i] == NULL)
+			continue;
+		quote = numeric_is_nan(deltas[i]) || numeric_is_inf(deltas[i]) ? "\"" : "";
+		appendStringInfoString(&json, comma);
+		escape_json(&json, table->columns[i].name);
+		appendStringInfo(&json, ": %s%s%s", quote, ledger_amount_out(deltas[i]), quote);
+		comma = ", ";
+	}
+	appendStringInfoChar(&json, '}');
+	return jsonb_from_text(json.data);
+}
+
+static const char *
+statement_text(void)
+{
+	if (debug_query_string == NULL)
+		return NULL;
+	return pnstrdup(debug_query_string,
+					pg_mbcliplen(debug_query_string, strlen(debug_query_string), MAX_STATEMENT));
+}
+
+typedef struct Write
+{
+	const LegacyTable *table;
+	pg_uuid_t	user_id;
+	const char *operation;
+	const char *kind;
+	HeapTuple	before;			/* NULL: none */
+	HeapTuple	after;
+	TupleDesc	desc;
+	Numeric		deltas[LEDGER_MAX_LEGACY_COLUMNS];
+} Write;
+
+static void
+store_write(const Write *write)
+{
+	static SPIPlanPtr plan = NULL;
+	Oid			types[] = {INT2OID, UUIDOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID,
+	INT8OID, TEXTOID, JSONBOID, JSONBOID, JSONBOID};
+	Datum		values[lengthof(types)] = {0};
+	char		nulls[] = "            ";
+	const char *statement = statement_text();
+	OwnerContext saved;
+
+	values[0] = Int16GetDatum(write->table->id);
+	values[1] = UUIDPGetDatum(&write->user_id);
+	values[2] = CStringGetTextDatum(write->operation);
+	values[3] = CStringGetTextDatum(write->kind);
+	values[4] = CStringGetTextDatum(GetUserNameFromId(GetSessionUserId(), false));
+	values[5] = CStringGetTextDatum(GetUserNameFromId(GetUserId(), false));
+	values[6] = CStringGetTextDatum(application_name ? application_name : "");
+	values[7] = Int64GetDatum((int64) pgstat_get_my_query_id());
+	values[8] = statement ? CStringGetTextDatum(statement) : (Datum) 0;
+	values[9] = write->before ? row_as_jsonb(write->before, write->desc) : (Datum) 0;
+	values[10] = write->after ? row_as_jsonb(write->after, write->desc) : (Datum) 0;
+	values[11] = deltas_as_jsonb(write->table, write->deltas);
+	nulls[8] = statement ? ' ' : 'n';
+	nulls[9] = write->before ? ' ' : 'n';
+	nulls[10] = write->after ? ' ' : 'n';
+
+	ledger_become(&saved, ledger_table_owner(ledger_relation_oid("legacy_writes")));
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "SPI_connect failed");
+	if (plan == NULL)
+	{
+		SPIPlanPtr	new = SPI_prepare("INSERT INTO ledger.legacy_writes (mapping_id, user_id, operation, kind,"
+									  "  session_role, acting_role, application_name, query_id, statement,"
+									  "  before, after, deltas)"
+									  " VALUES ($1, $2, $3, $4, $5, $6, $7, NULLIF($8, 0), $9, $10, $11, $12)",
+									  lengthof(types), types);
+
+		if (new == NULL)
+			elog(ERROR, "SPI_prepare failed: %s", SPI_result_code_string(SPI_result));
+		SPI_keepplan(new);
+		plan = new;
+	}
+	if (SPI_execute_plan(plan, values, nulls, false, 0) != SPI_OK_INSERT)
+		elog(ERROR, "could not record a write to a legacy table");
+	SPI_finish();
+	ledger_unbecome(&saved);
+	capture_seen = true;
+}
+
+/* ---- what a write means ------------------------------------------------------------- */
+
+static void
+refuse(const LegacyTable *table)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_LG_LEGACY_FROZEN),
+			 errmsg("legacy table %s is frozen", table->name),
+			 errdetail("Its rows are written by the ledger alone; role %s tried to.",
+					   GetUserNameFromId(GetUserId(), false)),
+			 errhint("Move the money with the ledger's functions, for example ledger.credit_user_usdc().")));
+}
+
+static bool
+refuses(const LegacyTable *table)
+{
+	int			capture = ledger_capture == LEDGER_CAPTURE_INHERIT ? table->capture : ledger_capture;
+
+	if (capture == LEDGER_CAPTURE_POST)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("capture post is not supported"),
+				 errhint("Use record or refuse.")));
+	return capture == LEDGER_CAPTURE_REFUSE;
+}
+
+/*
+ * The transaction has posted for the user too: unless the two sides agree
+ * again, his difference is a double write. It is told now; the verdict falls
+ * at commit.
+ */
+static void
+report_double_write(const Write *write)
+{
+	CompareColumn *columns;
+	int			n;
+
+	CommandCounterIncrement();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	n = ledger_compare_user(&write->user_id, &columns);
+	PopActiveSnapshot();
+	for (int i = 0; i < n; i++)
+	{
+		if (columns[i].status != COMPARE_PENDING || columns[i].table->id != write->table->id)
+			continue;
+		columns[i].status = COMPARE_MISMATCH;
+		ledger_discrepancy_store(&write->user_id, &columns[i], "double_write", "capture", NULL, NULL);
+	}
+	ledger_compare_report(&write->user_id, columns, n, false);
+}
+
+static void
+capture_outside(Write *write)
+{
+	if (SessionReplicationRole == SESSION_REPLICATION_ROLE_REPLICA)
+	{
+		write->kind = "bypass";
+		store_write(write);
+		return;
+	}
+	if (refuses(write->table))
+		refuse(write->table);
+	if (ledger_settings_mirrors(ledger_settings_get()) &&
+		ledger_compare_touched(&write->user_id))
+	{
+		write->kind = "double_write";
+		store_write(write);
+		report_double_write(write);
+		return;
+	}
+	write->kind = "outside";
+	store_write(write);
+}
+
+/* One user's part of a row event; before or after is NULL where he has no row. */
+static void
+capture_event(Write *write)
+{
+	MirrorExpectation *expected = ledger_mirror_expectation;
+	bool		changed = write->before == NULL || write->after == NULL;
+
+	for (int i = 0; i < write->table->ncolumns; i++)
+	{
+		AttrNumber	attnum = write->table->columns[i].attnum;
+		Numeric		old = ledger_amount_zero();
+		Numeric		new = ledger_amount_zero();
+		bool		isnull = true;
+		Datum		value;
+
+		write->deltas[i] = NULL;
+		if (attnum == InvalidAttrNumber)
+			continue;
+		value = write->before ? heap_getattr(write->before, attnum, write->desc, &isnull) : 0;
+		if (!isnull)
+			old = DatumGetNumeric(value);
+		isnull = true;
+		value = write->after ? heap_getattr(write->after, attnum, write->desc, &isnull) : 0;
+		if (!isnull)
+			new = DatumGetNumeric(value);
+		if (ledger_amount_cmp(old, new) == 0)
+			continue;
+		changed = true;
+		write->deltas[i] = ledger_amount_sub(new, old);
+	}
+	if (expected && expected->table->id == write->table->id &&
+		memcmp(&expected->user_id, &write->user_id, UUID_LEN) == 0)
+	{
+		expected->events++;
+		for (int i = 0; i < write->table->ncolumns; i++)
+		{
+			if (write->deltas[i])
+				expected->actual[i] = expected->actual[i] ?
+					ledger_amount_add(expected->actual[i], write->deltas[i]) : write->deltas[i];
+		}
+	}
+	else if (changed)
+		capture_outside(write);
+}
+
+static bool
+key_of(const LegacyTable *table, HeapTuple tuple, TupleDesc desc, pg_uuid_t *key)
+{
+	bool		isnull;
+	Datum		value;
+
+	if (tuple == NULL)
+		return false;
+	value = heap_getattr(tuple, table->key_attnum, desc, &isnull);
+	if (isnull)
+		return false;
+	*key = *DatumGetUUIDP(value);
+	return true;
+}
+
+/* A row that changes its key is taken from one user and given to another. */
+static void
+capture_row(const LegacyTable *table, TriggerData *trigger)
+{
+	TriggerEvent event = trigger->tg_event;
+	HeapTuple	before = TRIGGER_FIRED_BY_INSERT(event) ? NULL : trigger->tg_trigtuple;
+	HeapTuple	after = TRIGGER_FIRED_BY_DELETE(event) ? NULL :
+		TRIGGER_FIRED_BY_INSERT(event) ? trigger->tg_trigtuple : trigger->tg_newtuple;
+	pg_uuid_t	old_key;
+	pg_uuid_t	new_key;
+	Write		write = {0};
+	bool		has_old;
+	bool		has_new;
+
+	write.table = table;
+	write.desc = RelationGetDescr(trigger->tg_relation);
+	write.operation = before == NULL ? "INSERT" : after == NULL ? "DELETE" : "UPDATE";
+	has_old = key_of(table, before, write.desc, &old_key);
+	has_new = key_of(table, after, write.desc, &new_key);
+	if (has_old && has_new && memcmp(&old_key, &new_key, UUID_LEN) == 0)
+	{
+		write.user_id = old_key;
+		write.before = before;
+		write.after = after;
+		capture_event(&write);
+		return;
+	}
+	if (has_old)
+	{
+		write.user_id = old_key;
+		write.before = before;
+		write.after = NULL;
+		capture_event(&write);
+	}
+	if (has_new)
+	{
+		write.user_id = new_key;
+		write.before = NULL;
+		write.after = after;
+		capture_event(&write);
+	}
+}
+
+PG_FUNCTION_INFO_V1(ledger_capture_trigger);
+
+Datum
+ledger_capture_trigger(PG_FUNCTION_ARGS)
+{
+	TriggerData *trigger = (TriggerData *) fcinfo->context;
+	LegacyTable *table;
+
+	if (!CALLED_AS_TRIGGER(fcinfo))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("capture() must be called as a trigger")));
+	table = ledger_legacy_table_of(RelationGetRelid(trigger->tg_relation));
+	/* detached, or never attached: somebody else's trigger */
+	if (table == NULL)
+		return PointerGetDatum(NULL);
+	if (TRIGGER_FIRED_BY_TRUNCATE(trigger->tg_event))
+	{
+		if (refuses(table))
+			refuse(table);
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("cannot truncate the attached legacy table %s", table->name),
+				 errdetail("TRUNCATE does not tell whose balances are gone."),
+				 errhint("DELETE the rows, or call detach_legacy() first.")));
+	}
+	if (!TRIGGER_FIRED_FOR_ROW(trigger->tg_event) || !TRIGGER_FIRED_AFTER(trigger->tg_event))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("capture() must be fired AFTER ROW")));
+	capture_row(table, trigger);
+	return PointerGetDatum(NULL);
+}
+
+/* ---- for the mirror --------------------------------------------------------------- */
+
+void
+ledger_capture_side_effect(const LegacyTable *table, const pg_uuid_t *user_id,
+						   const Numeric *deltas)
+{
+	Write		write = {0};
+
+	if (refuses(table))
+		refuse(table);
+	write.table = table;
+	write.user_id = *user_id;
+	write.operation = "UPDATE";
+	write.kind = "mirror_side_effect";
+	memcpy(write.deltas, deltas, sizeof(write.deltas));
+	store_write(&write);
+}
+
+/* Runs a statement on this transaction's captured writes for a user. */
+static uint64
+on_own_writes(const char *sql, const LegacyTable *table, const pg_uuid_t *user_id,
+			  const char *column, MemoryContext context, Numeric *result)
+{
+	Oid			types[] = {UUIDOID, INT2OID, TEXTOID};
+	Datum		values[lengthof(types)];
+	OwnerContext saved;
+	uint64		processed;
+
+	values[0] = UUIDPGetDatum(user_id);
+	values[1] = Int16GetDatum(table->id);
+	values[2] = CStringGetTextDatum(column);
+	ledger_become(&saved, ledger_table_owner(ledger_relation_oid("legacy_writes")));
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "SPI_connect failed");
+	if (SPI_execute_with_args(sql, lengthof(types), types, values, NULL, false, 0) < 0)
+		elog(ERROR, "could not read the writes to a legacy table");
+	processed = SPI_processed;
+	if (result)
+	{
+		bool		isnull;
+		Datum		value = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
+		MemoryContext old = MemoryContextSwitchTo(context);
+
+		*result = isnull ? NULL : DatumGetNumericCopy(value);
+		MemoryContextSwitchTo(old);
+	}
+	SPI_finish();
+	ledger_unbecome(&saved);
+	return processed;
+}
+
+bool
+ledger_capture_own_writes(const LegacyTable *table, const pg_uuid_t *user_id, Numeric *deltas)
+{
+	bool		any = false;
+
+	if (!capture_seen)
+		return false;
+	for (int i = 0; i < table->ncolumns; i++)
+	{
+		(void) on_own_writes("SELECT sum((w.deltas ->> $3)::numeric) FROM ledger.legacy_writes w"
+							 " WHERE w.user_id = $1 AND w.mapping_id = $2"
+							 " AND w.xact = pg_catalog.pg_current_xact_id()",
+							 table, user_id, table->columns[i].name,
+							 CurrentMemoryContext, &deltas[i]);
+		any |= deltas[i] != NULL;
+	}
+	return any;
+}
+
+void
+ledger_capture_mark_double(const LegacyTable *table, const pg_uuid_t *user_id)
+{
+	if (capture_seen)
+		(void) on_own_writes("UPDATE ledger.legacy_writes w SET kind = 'double_write'"
+							 " WHERE w.user_id = $1 AND w.mapping_id = $2"
+							 " AND w.xact = pg_catalog.pg_current_xact_id()"
+							 " AND w.kind = 'outside' AND $3 IS NOT NULL",
+							 table, user_id, "", NULL, NULL);
+}
+
+static void
+xact_callback(XactEvent event, void *arg)
+{
+	if (event == XACT_EVENT_COMMIT || event == XACT_EVENT_ABORT || event == XACT_EVENT_PREPARE)
+		capture_seen = false;
+}
+
+void
+ledger_capture_init(void)
+{
+	RegisterXactCallback(xact_callback, NULL);
+}

@@ -1,0 +1,453 @@
+/*
+ * compare.c
+ *		One user, both sides, one snapshot; and the proof at commit.
+ *
+ * A difference is ledger - legacy. Both sides are read under the active
+ * snapshot, so a compare never takes a movement half done for a difference.
+ * What this transaction is at work on is pending: an application may have
+ * done half of its own dual write. The verdict on it falls at commit.
+ *
+ * The proof at commit is a read in the transaction callback, not a deferred
+ * trigger, which SET CONSTRAINTS, the replica role or DISABLE TRIGGER would
+ * skip. It covers every user that the transaction has posted for.
+ *
+ * Memory: the touched users are an array and a hash in the transaction's
+ * context. Each carries the nesting level that it belongs to; as levels only
+ * grow along the array, a rolled back subtransaction cuts its tail.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/hsearch.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+
+#include "amount.h"
+#include "compare.h"
+#include "errors.h"
+#include "owner.h"
+
+static const char *const status_names[] = {
+	"match", "mismatch", "pending", "missing_legacy", "missing_ledger", "non_finite"
+};
+
+const char *
+ledger_compare_status_name(CompareStatus status)
+{
+	return status_names[status];
+}
+
+/* ---- one user ------------------------------------------------------------------- */
+
+static CompareStatus
+verdict(const CompareColumn *column, bool has_row, bool opened, bool touched)
+{
+	if (column->difference == NULL)
+		return COMPARE_NON_FINITE;
+	if (ledger_amount_sign(column->difference) == 0)
+		return COMPARE_MATCH;
+	if (touched)
+		return COMPARE_PENDING;
+	if (!has_row)
+		return COMPARE_MISSING_LEGACY;
+	if (!opened && ledger_amount_sign(column->ledger_value) == 0)
+		return COMPARE_MISSING_LEDGER;
+	return COMPARE_MISMATCH;
+}
+
+int
+ledger_compare_row(const LegacyTable *table, const pg_uuid_t *user_id,
+				   const LedgerAccount *accounts, int naccounts,
+				   const LegacyRow *row, CompareColumn *columns)
+{
+	bool		opened = ledger_legacy_is_opened(table, accounts, naccounts);
+	bool		touched = ledger_compare_touched(user_id);
+
+	for (int i = 0; i < table->ncolumns; i++)
+	{
+		CompareColumn *column = &columns[i];
+		Numeric		legacy = row->found ? row->values[i] : NULL;
+		int			digits = ledger_legacy_display_digits(&table->columns[i]);
+
+		column->table = table;
+		column->column = &table->columns[i];
+		column->ledger_value = ledger_legacy_ledger_value(column->column, accounts, naccounts);
+		if (legacy && (numeric_is_nan(legacy) || numeric_is_inf(legacy)))
+		{
+			column->legacy_value = legacy;
+			column->difference = NULL;
+		}
+		else
+		{
+			column->legacy_value = legacy ? ledger_amount_normalise(legacy, digits) : NULL;
+			column->difference = legacy ?
+				ledger_amount_normalise(ledger_amount_sub(column->ledger_value, legacy), digits) :
+				column->ledger_value;
+		}
+		column->status = verdict(column, row->found, opened, touched);
+	}
+	return table->ncolumns;
+}
+
+int
+ledger_compare_user(const pg_uuid_t *user_id, CompareColumn **columns)
+{
+	List	   *tables = ledger_legacy_tables();
+	Store	   *store = ledger_accounts_open(AccessShareLock);
+	LedgerAccount *accounts;
+	int			naccounts = ledger_accounts_of_user(store, user_id, GetActiveSnapshot(), &accounts);
+	int			n = 0;
+	ListCell   *lc;
+
+	ledger_store_close(store);
+	*columns = palloc(sizeof(CompareColumn) * LEDGER_MAX_LEGACY_COLUMNS *
+					  Max(list_length(tables), 1));
+	foreach(lc, tables)
+	{
+		LegacyTable *table = lfirst(lc);
+		LegacyRow	row;
+
+		ledger_legacy_fetch(table, user_id, &row);
+		n += ledger_compare_row(table, user_id, accounts, naccounts, &row, *columns + n);
+	}
+	return n;
+}
+
+/* ---- telling ---------------------------------------------------------------------- */
+
+static const char *
+amount_or(Numeric amount, const char *otherwise)
+{
+	return amount ? ledger_amount_out(amount) : otherwise;
+}
+
+/* column: ledger=… legacy=… diff=…, …; without amounts: the columns' names */
+static char *
+describe(const CompareColumn *columns, int ncolumns, bool amounts)
+{
+	StringInfoData list;
+
+	initStringInfo(&list);
+	for (int i = 0; i < ncolumns; i++)
+	{
+		const CompareColumn *c = &columns[i];
+
+		if (list.len)
+			appendStringInfoString(&list, ", ");
+		appendStringInfoString(&list, c->column->name);
+		if (amounts)
+			appendStringInfo(&list, ": ledger=%s legacy=%s diff=%s",
+							 ledger_amount_out(c->ledger_value),
+							 amount_or(c->legacy_value,
+									   c->status == COMPARE_MISSING_LEGACY ? "missing" : "NULL"),
+							 amount_or(c->difference, "not finite"));
+	}
+	return list.data;
+}
+
+static void
+warn(const char *user, const CompareColumn *columns, int ncolumns)
+{
+	const char *format = "shadow mode: balance discrepancy | user_id=%s | discrepancies=[%s]";
+	bool		amounts = ledger_may_show_amounts();
+
+	ereport(WARNING,
+			(errcode(ERRCODE_LG_DISCREPANCY),
+			 errmsg_internal(format, user, describe(columns, ncolumns, amounts))));
+	/* the warning is a line in the log too, unless it is set not to be */
+	if (log_min_messages > WARNING || !amounts)
+		ereport(LOG_SERVER_ONLY,
+				(errcode(ERRCODE_LG_DISCREPANCY),
+				 errmsg_internal(format, user, describe(columns, ncolumns, true))));
+}
+
+static void
+raise_discrepancy(const char *user, const CompareColumn *columns, int ncolumns)
+{
+	bool		amounts = ledger_may_show_amounts();
+	StringInfoData diff;
+
+	initStringInfo(&diff);
+	for (int i = 0; i < ncolumns; i++)
+		appendStringInfo(&diff, "%s%s", i ? ", " : "", amount_or(columns[i].difference, "not finite"));
+	ereport(ERROR,
+			(errcode(ERRCODE_LG_DISCREPANCY),
+			 errmsg("balance discrepancy detected (strict mode) | user_id=%s | diff=%s",
+					user, amounts ? diff.data : "hidden"),
+			 errdetail("Ledger and legacy row differ in: %s.", describe(columns, ncolumns, amounts)),
+			 errhint("SELECT * FROM ledger.compare_balances('%s'), find the cause, then ledger.repair().",
+					 user)));
+}
+
+/* Keeps those that do not match; pending ones only if they are asked for. */
+static int
+keep_different(CompareColumn *different, const CompareColumn *columns, int ncolumns, bool pending)
+{
+	int			n = 0;
+
+	for (int i = 0; i < ncolumns; i++)
+	{
+		if (columns[i].status != COMPARE_MATCH &&
+			(pending || columns[i].status != COMPARE_PENDING))
+			different[n++] = columns[i];
+	}
+	return n;
+}
+
+void
+ledger_compare_report(const pg_uuid_t *user_id, const CompareColumn *columns, int ncolumns,
+					  bool raise)
+{
+	CompareColumn *different;
+	char	   *user;
+	int			n;
+
+	if (ncolumns == 0)
+		return;
+	different = palloc(sizeof(CompareColumn) * ncolumns);
+	n = keep_different(different, columns, ncolumns, false);
+	if (n == 0)
+		return;
+	user = DatumGetCString(DirectFunctionCall1(uuid_out, UUIDPGetDatum(user_id)));
+	if (raise)
+		raise_discrepancy(user, different, n);
+	warn(user, different, n);
+}
+
+/* ---- evidence --------------------------------------------------------------------- */
+
+void
+ledger_discrepancy_store(const pg_uuid_t *user_id, const CompareColumn *column,
+						 const char *cause, const char *source,
+						 const char *error_code, const char *note)
+{
+	Oid			types[] = {INT2OID, UUIDOID, TEXTOID, TEXTOID, TEXTOID, NUMERICOID, NUMERICOID, TEXTOID, TEXTOID};
+	Datum		values[lengthof(types)];
+	char		nulls[] = "         ";
+	OwnerContext saved;
+
+	values[0] = Int16GetDatum(column->table->id);
+	values[1] = UUIDPGetDatum(user_id);
+	values[2] = CStringGetTextDatum(column->column->name);
+	values[3] = CStringGetTextDatum(cause ? cause : status_names[column->status]);
+	values[4] = CStringGetTextDatum(source);
+	values[5] = NumericGetDatum(column->ledger_value);
+	values[6] = NumericGetDatum(column->legacy_value);
+	values[7] = error_code ? CStringGetTextDatum(error_code) : (Datum) 0;
+	values[8] = note ? CStringGetTextDatum(note) : (Datum) 0;
+	nulls[6] = column->legacy_value ? ' ' : 'n';
+	nulls[7] = error_code ? ' ' : 'n';
+	nulls[8] = note ? ' ' : 'n';
+
+	ledger_become(&saved, ledger_table_owner(ledger_relation_oid("discrepancy_rows")));
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "SPI_connect failed");
+	if (SPI_execute_with_args("INSERT INTO ledger.discrepancy_rows AS d (mapping_id, user_id, legacy_column,"
+							  "  cause, source, ledger_value, legacy_value, error_code, note)"
+							  " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)"
+							  " ON CONFLICT (user_id, mapping_id, legacy_column, cause) WHERE status = 'open'"
+							  " DO UPDATE SET count = d.count + 1, last_seen = pg_catalog.clock_timestamp(),"
+							  "  ledger_value = EXCLUDED.ledger_value, legacy_value = EXCLUDED.legacy_value,"
+							  "  error_code = EXCLUDED.error_code, note = EXCLUDED.note",
+							  lengthof(types), types, values, nulls, false, 0) != SPI_OK_INSERT)
+		elog(ERROR, "could not store a discrepancy");
+	SPI_finish();
+	ledger_unbecome(&saved);
+}
+
+/* ---- the touched users --------------------------------------------------------------- */
+
+typedef struct Touched
+{
+	pg_uuid_t	user_id;
+	int			level;			/* nesting level that it goes with */
+} Touched;
+
+typedef struct TouchedSet
+{
+	LedgerSettings settings;	/* of this transaction */
+	HTAB	   *users;			/* pg_uuid_t */
+	Touched    *list;			/* levels never fall along it */
+	int			n;
+	int			max;
+} TouchedSet;
+
+static TouchedSet *touched = NULL;	/* in TopTransactionContext */
+
+static void
+create_touched(const LedgerSettings *settings)
+{
+	MemoryContext old = MemoryContextSwitchTo(TopTransactionContext);
+	TouchedSet *set = palloc0(sizeof(TouchedSet));
+	HASHCTL		info = {0};
+
+	info.keysize = sizeof(pg_uuid_t);
+	info.entrysize = sizeof(pg_uuid_t);
+	info.hcxt = TopTransactionContext;
+	set->users = hash_create("ledger touched users", 16, &info,
+							 HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	set->max = 8;
+	set->list = palloc(sizeof(Touched) * set->max);
+	set->settings = *settings;
+	touched = set;
+	MemoryContextSwitchTo(old);
+}
+
+void
+ledger_compare_touch(const pg_uuid_t *user_id, const LedgerSettings *settings)
+{
+	bool		found;
+
+	if (touched == NULL)
+		create_touched(settings);
+	(void) hash_search(touched->users, user_id, HASH_ENTER, &found);
+	if (found)
+		return;
+	if (touched->n == touched->max)
+	{
+		touched->max *= 2;
+		touched->list = repalloc_huge(touched->list, sizeof(Touched) * touched->max);
+	}
+	touched->list[touched->n].user_id = *user_id;
+	touched->list[touched->n].level = GetCurrentTransactionNestLevel();
+	touched->n++;
+}
+
+bool
+ledger_compare_touched(const pg_uuid_t *user_id)
+{
+	return touched && hash_search(touched->users, user_id, HASH_FIND, NULL) != NULL;
+}
+
+static void
+subxact_callback(SubXactEvent event, SubTransactionId id, SubTransactionId parent, void *arg)
+{
+	int			level = GetCurrentTransactionNestLevel();
+
+	if (touched == NULL)
+		return;
+	if (event == SUBXACT_EVENT_ABORT_SUB)
+	{
+		while (touched->n > 0 && touched->list[touched->n - 1].level >= level)
+		{
+			touched->n--;
+			(void) hash_search(touched->users, &touched->list[touched->n].user_id,
+							   HASH_REMOVE, NULL);
+		}
+	}
+	else if (event == SUBXACT_EVENT_COMMIT_SUB)
+	{
+		for (int i = touched->n - 1; i >= 0 && touched->list[i].level >= level; i--)
+			touched->list[i].level = level - 1;
+	}
+}
+
+/* ---- the proof at commit --------------------------------------------------------------- */
+
+static void
+prove_user(const pg_uuid_t *user_id)
+{
+	CompareColumn *columns;
+	int			n = ledger_compare_user(user_id, &columns);
+
+	n = keep_different(columns, columns, n, true);
+	if (n > 0)
+		raise_discrepancy(DatumGetCString(DirectFunctionCall1(uuid_out, UUIDPGetDatum(user_id))),
+						  columns, n);
+}
+
+/*
+ * Under strict mode every user touched must agree now. Their legacy rows are
+ * locked by this transaction, so what is proved stays so to its end.
+ */
+static void
+prove(void)
+{
+	MemoryContext context;
+	MemoryContext old;
+
+	if (touched == NULL || touched->n == 0 ||
+		!touched->settings.shadow_mode || !touched->settings.strict_mode)
+		return;
+	context = AllocSetContextCreate(TopTransactionContext, "ledger proof", ALLOCSET_DEFAULT_SIZES);
+	old = MemoryContextSwitchTo(context);
+	CommandCounterIncrement();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	for (int i = 0; i < touched->n; i++)
+	{
+		CHECK_FOR_INTERRUPTS();
+		prove_user(&touched->list[i].user_id);
+		MemoryContextReset(context);
+	}
+	PopActiveSnapshot();
+	MemoryContextSwitchTo(old);
+	MemoryContextDelete(context);
+}
+
+static void
+xact_callback(XactEvent event, void *arg)
+{
+	switch (event)
+	{
+		case XACT_EVENT_PRE_COMMIT:
+		case XACT_EVENT_PRE_PREPARE:
+			prove();
+			break;
+		case XACT_EVENT_COMMIT:
+		case XACT_EVENT_ABORT:
+		case XACT_EVENT_PREPARE:
+			/* its memory goes with the transaction */
+			touched = NULL;
+			break;
+		default:
+			break;
+	}
+}
+
+void
+ledger_compare_init(void)
+{
+	RegisterXactCallback(xact_callback, NULL);
+	RegisterSubXactCallback(subxact_callback, NULL);
+}
+
+/* ---- compare_balances() ------------------------------------------------------------------ */
+
+PG_FUNCTION_INFO_V1(ledger_compare_balances);
+
+Datum
+ledger_compare_balances(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	CompareColumn *columns;
+	int			n;
+
+	if (PG_ARGISNULL(0))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("user_id must not be NULL")));
+	InitMaterializedSRF(fcinfo, 0);
+	n = ledger_compare_user(PG_GETARG_UUID_P(0), &columns);
+	for (int i = 0; i < n; i++)
+	{
+		CompareColumn *c = &columns[i];
+		Datum		values[5];
+		bool		isnull[5] = {false};
+
+		values[0] = CStringGetTextDatum(c->column->name);
+		values[1] = NumericGetDatum(c->ledger_value);
+		values[2] = NumericGetDatum(c->legacy_value);
+		isnull[2] = c->legacy_value == NULL;
+		values[3] = NumericGetDatum(c->difference);
+		isnull[3] = c->difference == NULL;
+		values[4] = CStringGetTextDatum(status_names[c->status]);
+		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, isnull);
+	}
+	return (Datum) 0;
+}

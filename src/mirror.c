@@ -1,0 +1,495 @@
+/*
+ * mirror.c
+ *		The posting hook: legacy rows are locked before any account, and the
+ *		net change of a call is added to them once it is in the journal.
+ *
+ * Lock order: the rows of every attached table for every user of the call,
+ * changed or not, by table and user; only then are those opened who are not,
+ * and only then come the accounts. An application that updates its legacy row
+ * first and then posts takes the same order.
+ *
+ * A legacy write that fails in a way that would fail again is contained under
+ * strict off: the ledger's part stands and the failure is a discrepancy.
+ * Contention and lack of resources are always raised: a retry may succeed.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/resowner.h"
+#include "utils/snapmgr.h"
+
+#include "amount.h"
+#include "compare.h"
+#include "errors.h"
+#include "mirror.h"
+
+MirrorExpectation *ledger_mirror_expectation = NULL;
+
+/* What the mirror does to one row. */
+typedef struct Mirror
+{
+	PostingRequest *request;
+	LegacyTable *table;
+	pg_uuid_t	user_id;
+	Numeric		deltas[LEDGER_MAX_LEGACY_COLUMNS];	/* NULL: none */
+	Numeric		written[LEDGER_MAX_LEGACY_COLUMNS]; /* expected change of the row */
+	LegacyRow	row;			/* after the write */
+	bool		inserted;
+	MirrorExpectation expectation;
+	LedgerAccount *accounts;	/* the user's, after the postings */
+	int			naccounts;
+} Mirror;
+
+/* ---- lock -------------------------------------------------------------------------- */
+
+static int
+compare_uuid(const void *a, const void *b)
+{
+	return memcmp(a, b, UUID_LEN);
+}
+
+/* The users of the call, each once, in order. */
+static int
+users_of(const PostingRequest *request, pg_uuid_t **users)
+{
+	int			n = 0;
+	int			unique = 0;
+
+	*users = palloc(sizeof(pg_uuid_t) * Max(request->naccounts, 1));
+	for (int i = 0; i < request->naccounts; i++)
+	{
+		if (request->accounts[i].account.has_user)
+			(*users)[n++] = request->accounts[i].account.user_id;
+	}
+	qsort(*users, n, sizeof(pg_uuid_t), compare_uuid);
+	for (int i = 0; i < n; i++)
+	{
+		if (unique == 0 || compare_uuid(&(*users)[unique - 1], &(*users)[i]) != 0)
+			(*users)[unique++] = (*users)[i];
+	}
+	return unique;
+}
+
+/*
+ * A user without a legacy row has nothing to be opened from; a row that comes
+ * later is an outside write. So he counts as opened, marked on whichever of
+ * his accounts the call names.
+ */
+static void
+mark_opened(PostingRequest *request, const LegacyTable *table, const pg_uuid_t *user_id)
+{
+	for (int i = 0; i < request->naccounts; i++)
+	{
+		PostingAccount *pa = &request->accounts[i];
+
+		if (pa->account.has_user && compare_uuid(&pa->account.user_id, user_id) == 0)
+		{
+			pa->mark_opened |= table->bit;
+			return;
+		}
+	}
+}
+
+static void
+open_user(PostingRequest *request, LegacyTable *table, const pg_uuid_t *user_id, bool has_row)
+{
+	LedgerAccount *accounts;
+	int			n;
+
+	/* a snapshot taken after the lock sees an opening that we waited for */
+	PushActiveSnapshot(GetTransactionSnapshot());
+	n = ledger_accounts_of_user(request->store, user_id, GetActiveSnapshot(), &accounts);
+	if (!ledger_legacy_is_opened(table, accounts, n))
+	{
+		if (has_row)
+			ledger_opening_open(table, user_id, accounts, n);
+		else
+			mark_opened(request, table, user_id);
+	}
+	PopActiveSnapshot();
+}
+
+static void
+mirror_lock(PostingRequest *request)
+{
+	List	   *tables = request->settings->phase == LEDGER_RETIRED ? NIL : ledger_legacy_tables();
+	bool		mirrors = ledger_settings_mirrors(request->settings);
+	pg_uuid_t  *users;
+	bool	   *has_row;
+	int			nusers;
+	int			n = 0;
+	ListCell   *lc;
+
+	if (tables == NIL || (nusers = users_of(request, &users)) == 0)
+		return;
+	has_row = palloc(sizeof(bool) * nusers * list_length(tables));
+	foreach(lc, tables)
+	{
+		for (int i = 0; i < nusers; i++)
+			has_row[n++] = ledger_legacy_lock_row(lfirst(lc), &users[i]);
+	}
+	n = 0;
+	foreach(lc, tables)
+	{
+		for (int i = 0; i < nusers; i++)
+		{
+			open_user(request, lfirst(lc), &users[i], has_row[n++]);
+			if (mirrors)
+				ledger_capture_mark_double(lfirst(lc), &users[i]);
+		}
+	}
+	for (int i = 0; i < nusers; i++)
+		ledger_compare_touch(&users[i], request->settings);
+}
+
+/* ---- one row ------------------------------------------------------------------------ */
+
+/* Nothing is rounded: a column that cannot hold the digits is an error. */
+static void
+check_digits(const LegacyColumn *column, Numeric value)
+{
+	if (value && column->limited &&
+		DatumGetInt32(DirectFunctionCall1(numeric_min_scale, NumericGetDatum(value))) > Max(column->scale, 0))
+		ereport(ERROR,
+				(errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
+				 errmsg("legacy column %s cannot hold the amount without rounding", column->name),
+				 errdetail("The column has %d digits after the point.", column->scale)));
+}
+
+static void
+suppressed(const Mirror *mirror, const char *what)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_TRIGGERED_DATA_CHANGE_VIOLATION),
+			 errmsg("the legacy row in %s was not %s", mirror->table->name, what),
+			 errdetail("A trigger on the table suppressed it.")));
+}
+
+/* All columns with the ledger's values: what a missing row is inserted with. */
+static void
+full_values(Mirror *mirror)
+{
+	for (int i = 0; i < mirror->table->ncolumns; i++)
+	{
+		const LegacyColumn *column = &mirror->table->columns[i];
+
+		mirror->written[i] = ledger_legacy_ledger_value(column, mirror->accounts,
+														mirror->naccounts);
+		check_digits(column, mirror->written[i]);
+	}
+}
+
+static void
+write_row(Mirror *mirror)
+{
+	LegacyTable *table = mirror->table;
+
+	memcpy(mirror->written, mirror->deltas, sizeof(mirror->written));
+	for (int i = 0; i < table->ncolumns; i++)
+		check_digits(&table->columns[i], mirror->deltas[i]);
+	ledger_legacy_add(table, &mirror->user_id, mirror->deltas, &mirror->row);
+	if (mirror->row.found)
+		return;
+	if (ledger_legacy_lock_row(table, &mirror->user_id))
+		suppressed(mirror, "updated");
+	full_values(mirror);
+	mirror->inserted = true;
+	ledger_legacy_insert(table, &mirror->user_id, mirror->written, &mirror->row);
+	if (mirror->row.found)
+		return;
+	/* somebody inserted it since we looked: the retry finds it */
+	if (ledger_legacy_lock_row(table, &mirror->user_id))
+		ledger_store_serialization_failure();
+	suppressed(mirror, "inserted");
+}
+
+/* Writes the row while the capture trigger watches it for us. */
+static void
+write_watched(Mirror *mirror)
+{
+	MirrorExpectation *outer = ledger_mirror_expectation;
+
+	memset(&mirror->expectation, 0, sizeof(mirror->expectation));
+	mirror->expectation.table = mirror->table;
+	mirror->expectation.user_id = mirror->user_id;
+	ledger_mirror_expectation = &mirror->expectation;
+	PG_TRY();
+	{
+		write_row(mirror);
+	}
+	PG_FINALLY();
+	{
+		ledger_mirror_expectation = outer;
+	}
+	PG_END_TRY();
+}
+
+static bool
+must_be_raised(int sqlstate)
+{
+	switch (ERRCODE_TO_CATEGORY(sqlstate))
+	{
+		case MAKE_SQLSTATE('2', '2', '0', '0', '0'):
+		case MAKE_SQLSTATE('2', '3', '0', '0', '0'):
+		case MAKE_SQLSTATE('2', '7', '0', '0', '0'):
+		case MAKE_SQLSTATE('4', '2', '0', '0', '0'):
+		case MAKE_SQLSTATE('4', '4', '0', '0', '0'):
+		case MAKE_SQLSTATE('P', '0', '0', '0', '0'):
+			return false;
+		default:
+			return true;
+	}
+}
+
+/*
+ * The same in a subtransaction. Returns the error that was contained, or
+ * NULL; raises what must not be contained.
+ */
+static ErrorData *
+write_contained(Mirror *mirror)
+{
+	MemoryContext context = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	ErrorData  *volatile error = NULL;
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(context);
+	PG_TRY();
+	{
+		write_watched(mirror);
+		ReleaseCurrentSubTransaction();
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(context);
+	CurrentResourceOwner = owner;
+	if (error && must_be_raised(error->sqlerrcode))
+		ReThrowError(error);
+	return error;
+}
+
+/* ---- what came of it ------------------------------------------------------------------ */
+
+/* What the row's triggers did beside what was asked for. */
+static void
+check_side_effects(Mirror *mirror)
+{
+	Numeric		rest[LEDGER_MAX_LEGACY_COLUMNS] = {NULL};
+	bool		any = false;
+
+	if (mirror->expectation.events == 0)
+	{
+		CompareColumn column = {mirror->table, &mirror->table->columns[0]};
+
+		column.ledger_value = ledger_legacy_ledger_value(column.column, mirror->accounts,
+														 mirror->naccounts);
+		column.legacy_value = mirror->row.values[0];
+		ledger_discrepancy_store(&mirror->user_id, &column, "not_captured", "posting", NULL,
+								 "the capture trigger did not fire");
+		return;
+	}
+	for (int i = 0; i < mirror->table->ncolumns; i++)
+	{
+		Numeric		zero = ledger_amount_zero();
+		Numeric		actual = mirror->expectation.actual[i] ? mirror->expectation.actual[i] : zero;
+		Numeric		asked = mirror->written[i] ? mirror->written[i] : zero;
+
+		if (numeric_is_nan(actual) || numeric_is_inf(actual) ||
+			ledger_amount_cmp(actual, asked) == 0)
+			continue;
+		rest[i] = ledger_amount_sub(actual, asked);
+		any = true;
+	}
+	if (any)
+		ledger_capture_side_effect(mirror->table, &mirror->user_id, rest);
+}
+
+/* The changed columns of both sides, now. */
+static int
+compare_changed(Mirror *mirror, CompareColumn *columns)
+{
+	CompareColumn all[LEDGER_MAX_LEGACY_COLUMNS];
+	int			n = ledger_compare_row(mirror->table, &mirror->user_id, mirror->accounts,
+									   mirror->naccounts, &mirror->row, all);
+	int			kept = 0;
+
+	for (int i = 0; i < n; i++)
+	{
+		if (mirror->deltas[i] == NULL && !mirror->inserted)
+			continue;
+		/* both halves are done: what differs now is told now */
+		if (all[i].status == COMPARE_PENDING)
+			all[i].status = mirror->row.found ? COMPARE_MISMATCH : COMPARE_MISSING_LEGACY;
+		columns[kept++] = all[i];
+	}
+	return kept;
+}
+
+static void
+compare_after(Mirror *mirror, const char *cause, const char *error_code, const char *note)
+{
+	CompareColumn columns[LEDGER_MAX_LEGACY_COLUMNS];
+	int			n = compare_changed(mirror, columns);
+	Numeric		own[LEDGER_MAX_LEGACY_COLUMNS];
+
+	if (cause == NULL && ledger_capture_own_writes(mirror->table, &mirror->user_id, own))
+		cause = "double_write";
+	for (int i = 0; i < n; i++)
+	{
+		if (columns[i].status != COMPARE_MATCH)
+			ledger_discrepancy_store(&mirror->user_id, &columns[i], cause, "posting",
+									 error_code, note);
+	}
+	ledger_compare_report(&mirror->user_id, columns, n, false);
+}
+
+/*
+ * A row that was not there is worth a note, unless the user is new: not
+ * opened before this call, and without money until it.
+ */
+static void
+note_missing(Mirror *mirror)
+{
+	bool		is_new = false;
+
+	for (int i = 0; i < mirror->request->naccounts; i++)
+	{
+		PostingAccount *pa = &mirror->request->accounts[i];
+
+		is_new |= (pa->mark_opened & mirror->table->bit) && pa->account.has_user &&
+			compare_uuid(&pa->account.user_id, &mirror->user_id) == 0;
+	}
+	for (int i = 0; i < mirror->table->ncolumns; i++)
+	{
+		Numeric		delta = mirror->deltas[i] ? mirror->deltas[i] : ledger_amount_zero();
+
+		is_new &= ledger_amount_cmp(mirror->written[i], delta) == 0;
+	}
+	if (is_new)
+		return;
+	for (int i = 0; i < mirror->table->ncolumns; i++)
+	{
+		CompareColumn column = {mirror->table, &mirror->table->columns[i]};
+
+		column.ledger_value = mirror->written[i];
+		if (ledger_amount_sign(column.ledger_value) != 0)
+			ledger_discrepancy_store(&mirror->user_id, &column, "missing_legacy", "posting", NULL,
+									 "the mirror inserted the row");
+	}
+}
+
+/* Strict off: the ledger's part stands, the rest is evidence. */
+static void
+record_failure(Mirror *mirror, const ErrorData *error)
+{
+	memset(&mirror->row, 0, sizeof(mirror->row));
+	mirror->inserted = false;
+	/* what is not there cannot be read either */
+	if (ERRCODE_TO_CATEGORY(error->sqlerrcode) != MAKE_SQLSTATE('4', '2', '0', '0', '0'))
+	{
+		PushActiveSnapshot(GetTransactionSnapshot());
+		ledger_legacy_fetch(mirror->table, &mirror->user_id, &mirror->row);
+		PopActiveSnapshot();
+	}
+	ereport(WARNING,
+			(errcode(ERRCODE_LG_DISCREPANCY),
+			 errmsg("shadow mode: legacy row not written | user_id=%s | table=%s | sqlstate=%s",
+					DatumGetCString(DirectFunctionCall1(uuid_out, UUIDPGetDatum(&mirror->user_id))),
+					mirror->table->name, unpack_sql_state(error->sqlerrcode)),
+			 errdetail_internal("%s", error->message)));
+	compare_after(mirror, "mirror_failed", unpack_sql_state(error->sqlerrcode), error->message);
+}
+
+/* ---- written ---------------------------------------------------------------------------- */
+
+/* The net change of each column by the call; false: none. */
+static bool
+net_changes(Mirror *mirror)
+{
+	PostingRequest *request = mirror->request;
+	bool		any = false;
+
+	for (int c = 0; c < mirror->table->ncolumns; c++)
+	{
+		const LegacyColumn *column = &mirror->table->columns[c];
+		Numeric		sum = ledger_amount_zero();
+
+		for (int i = 0; i < request->naccounts; i++)
+		{
+			const LedgerAccount *account = &request->accounts[i].account;
+
+			if (account->has_user && !account->external_id &&
+				compare_uuid(&account->user_id, &mirror->user_id) == 0 &&
+				ledger_legacy_maps(column, account->type->name))
+				sum = ledger_amount_add(sum, ledger_posting_change(request, i));
+		}
+		mirror->deltas[c] = ledger_amount_sign(sum) ? sum : NULL;
+		any |= mirror->deltas[c] != NULL;
+	}
+	return any;
+}
+
+static void
+mirror_user(PostingRequest *request, LegacyTable *table, const pg_uuid_t *user_id)
+{
+	Mirror	   *mirror = palloc0(sizeof(Mirror));
+	ErrorData  *error = NULL;
+
+	mirror->request = request;
+	mirror->table = table;
+	mirror->user_id = *user_id;
+	if (!net_changes(mirror))
+		return;
+	PushActiveSnapshot(GetTransactionSnapshot());
+	mirror->naccounts = ledger_accounts_of_user(request->store, user_id, GetActiveSnapshot(),
+												&mirror->accounts);
+	PopActiveSnapshot();
+	if (request->settings->strict_mode)
+		write_watched(mirror);
+	else
+		error = write_contained(mirror);
+	if (error)
+	{
+		record_failure(mirror, error);
+		return;
+	}
+	check_side_effects(mirror);
+	if (mirror->inserted)
+		note_missing(mirror);
+	if (request->settings->shadow_mode)
+		compare_after(mirror, NULL, NULL, NULL);
+}
+
+/* The postings are in the journal and visible: the rows follow. */
+static void
+mirror_written(PostingRequest *request)
+{
+	List	   *tables = ledger_settings_mirrors(request->settings) ? ledger_legacy_tables() : NIL;
+	pg_uuid_t  *users;
+	int			nusers;
+	ListCell   *lc;
+
+	if (tables == NIL)
+		return;
+	nusers = users_of(request, &users);
+	foreach(lc, tables)
+	{
+		for (int i = 0; i < nusers; i++)
+			mirror_user(request, lfirst(lc), &users[i]);
+	}
+}
+
+void
+ledger_mirror_init(void)
+{
+	ledger_posting_hook.lock = mirror_lock;
+	ledger_posting_hook.written = mirror_written;
+}

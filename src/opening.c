@@ -1,0 +1,164 @@
+/*
+ * opening.c
+ *		A user's opening: what his legacy row holds becomes his balance.
+ *
+ * Posted once for ever, at the first posting that touches the user: what the
+ * row holds, less what the ledger holds already, on the first account type of
+ * each column, against opening_balance. What this very transaction has written
+ * to the row past the ledger does not count: it is not what the user had.
+ *
+ * The caller holds the row's lock, so nobody else opens the user now. Two
+ * things say that he is opened: the bit on his account, and the key of the
+ * posting, should the bit ever be lost.
+ */
+#include "postgres.h"
+
+#include "utils/builtins.h"
+#include "utils/json.h"
+#include "utils/snapmgr.h"
+
+#include "amount.h"
+#include "legacy.h"
+#include "mirror.h"
+
+static void
+cannot_open(const LegacyTable *table, const pg_uuid_t *user_id, const char *detail)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("user %s cannot be opened from his row in %s",
+					DatumGetCString(DirectFunctionCall1(uuid_out, UUIDPGetDatum(user_id))),
+					table->name),
+			 errdetail_internal("%s", detail),
+			 errhint("Correct the legacy row; legacy_preflight() counts such rows.")));
+}
+
+/* Why the ledger cannot hold a value of a legacy row; NULL: it can. */
+static const char *
+why_not(const LegacyColumn *column, Numeric value)
+{
+	const LedgerCurrency *currency = ledger_account_type(column->types[0])->currency;
+	Numeric		whole;
+	const char *shown;
+
+	if (numeric_is_nan(value) || numeric_is_inf(value))
+		return psprintf("Column %s is not a finite number.", column->name);
+	shown = ledger_may_show_amounts() ? psprintf(" (%s)", ledger_amount_out(value)) : "";
+	if (ledger_amount_sign(value) < 0)
+		return psprintf("Column %s is below zero%s.", column->name, shown);
+	if (DatumGetInt32(DirectFunctionCall1(numeric_min_scale, NumericGetDatum(value))) > currency->scale)
+		return psprintf("Column %s%s has more than %d digits after the point.",
+						column->name, shown, currency->scale);
+	whole = DatumGetNumeric(DirectFunctionCall2(numeric_trunc, NumericGetDatum(value),
+												Int32GetDatum(0)));
+	if (strlen(ledger_amount_out(whole)) > LEDGER_AMOUNT_DIGITS)
+		return psprintf("Column %s%s has more than %d digits before the point.",
+						column->name, shown, LEDGER_AMOUNT_DIGITS);
+	return NULL;
+}
+
+/* {"legacy": table, "row": {column: value, ...}} */
+static Jsonb *
+opening_metadata(const LegacyTable *table, const Numeric *values)
+{
+	StringInfoData json;
+
+	initStringInfo(&json);
+	appendStringInfoString(&json, "{\"legacy\": ");
+	escape_json(&json, table->name);
+	appendStringInfoString(&json, ", \"row\": {");
+	for (int i = 0; i < table->ncolumns; i++)
+	{
+		appendStringInfoString(&json, i ? ", " : "");
+		escape_json(&json, table->columns[i].name);
+		appendStringInfo(&json, ": %s", ledger_amount_out(values[i]));
+	}
+	appendStringInfoString(&json, "}}");
+	return DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum(json.data)));
+}
+
+/* The row as it was before this transaction wrote to it past the ledger. */
+static void
+values_to_open(LegacyTable *table, const pg_uuid_t *user_id, Numeric *values)
+{
+	LegacyRow	row;
+	Numeric		own[LEDGER_MAX_LEGACY_COLUMNS];
+	bool		has_own;
+
+	ledger_legacy_fetch(table, user_id, &row);
+	has_own = ledger_capture_own_writes(table, user_id, own);
+	if (row.foreign_constant)
+		cannot_open(table, user_id, "The row is in another currency than the mapping's.");
+	for (int i = 0; i < table->ncolumns; i++)
+	{
+		const char *detail;
+
+		values[i] = row.values[i] ? row.values[i] : ledger_amount_zero();
+		if (has_own && own[i])
+			values[i] = ledger_amount_sub(values[i], own[i]);
+		detail = why_not(&table->columns[i], values[i]);
+		if (detail)
+			cannot_open(table, user_id, detail);
+	}
+}
+
+/* One posting for a column whose row and ledger differ. */
+static void
+open_column(PostingRequest *request, LegacyTable *table, const LegacyColumn *column,
+			const pg_uuid_t *user_id, Numeric value,
+			const LedgerAccount *accounts, int naccounts)
+{
+	const LedgerCurrency *currency = ledger_account_type(column->types[0])->currency;
+	Numeric		held = ledger_legacy_ledger_value(column, accounts, naccounts);
+	Numeric		missing = ledger_amount_sub(value, held);
+	int			sign = ledger_amount_sign(missing);
+	int			user;
+	int			house;
+
+	if (sign == 0)
+		return;
+	missing = ledger_amount_normalise(missing, currency->display_digits);
+	user = ledger_posting_account(request, column->types[0], user_id, NULL);
+	house = ledger_posting_account(request, LEDGER_OPENING_BALANCE, NULL, currency->code);
+	if (sign > 0)
+		ledger_posting_line(request, house, user, missing);
+	else
+	{
+		Numeric		first = ledger_amount_zero();
+
+		for (int i = 0; i < naccounts; i++)
+		{
+			if (strcmp(accounts[i].type->name, column->types[0]) == 0 && !accounts[i].external_id)
+				first = ledger_account_balance(&accounts[i]);
+		}
+		if (ledger_amount_sign(ledger_amount_add(first, missing)) < 0)
+			cannot_open(table, user_id,
+						psprintf("Column %s holds less than what the ledger holds beside account type %s.",
+								 column->name, column->types[0]));
+		ledger_posting_line(request, user, house, ledger_amount_negate(missing));
+	}
+}
+
+void
+ledger_opening_open(LegacyTable *table, const pg_uuid_t *user_id,
+					const LedgerAccount *accounts, int naccounts)
+{
+	PostingRequest *request = ledger_posting_new("opening", "opening");
+	Numeric		values[LEDGER_MAX_LEGACY_COLUMNS];
+	int			marked;
+
+	values_to_open(table, user_id, values);
+	request->has_user = true;
+	request->user_id = *user_id;
+	request->is_opening = true;
+	request->key_text = psprintf("opening:%d:%s", table->id,
+								 DatumGetCString(DirectFunctionCall1(uuid_out,
+																	 UUIDPGetDatum(user_id))));
+	request->description = cstring_to_text(psprintf("opening balance from %s", table->name));
+	request->metadata = opening_metadata(table, values);
+	marked = ledger_posting_account(request, table->columns[0].types[0], user_id, NULL);
+	request->accounts[marked].mark_opened = table->bit;
+	for (int i = 0; i < table->ncolumns; i++)
+		open_column(request, table, &table->columns[i], user_id, values[i], accounts, naccounts);
+	(void) ledger_post(request);
+}
