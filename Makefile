@@ -5,6 +5,8 @@
 #   make demo               the story, on a throwaway server of its own
 #   make test               every test, likewise; SUITE="regress tap" for some
 #   make test-cassert       regression and isolation tests on a server with assertions
+#   make test-valgrind      regression tests with every memory access checked
+#   make coverage           what of the C the tests reach
 #   make bench              measurements
 #   make format-check       layout of the sources
 #
@@ -31,7 +33,7 @@ PG_CPPFLAGS = -I$(srcdir)/src
 PG_CFLAGS = -Wall -Wextra -Werror -Wno-unused-parameter -Wno-sign-compare -Wno-missing-field-initializers
 
 # These bring their own server; PostgreSQL may not even be installed yet.
-sandbox_goals = demo test test-cassert bench format-check
+sandbox_goals = demo test test-cassert test-valgrind coverage bench format-check
 .PHONY: $(sandbox_goals)
 
 ifneq ($(filter-out $(sandbox_goals),$(or $(MAKECMDGOALS),all)),)
@@ -58,6 +60,12 @@ test:
 
 test-cassert:
 	@$(sandbox) $(test_packages) --cassert test/run $(or $(SUITE),regress isolation)
+
+test-valgrind:
+	@$(sandbox) $(test_packages) --valgrind test/run $(or $(SUITE),regress)
+
+coverage:
+	@$(sandbox) $(test_packages) --coverage test/lib/coverage $(SUITE)
 
 demo:
 	@$(sandbox) test/demo/run

@@ -57,22 +57,39 @@ make_sandbox()
 	mkdir "$sandbox/tmp"
 }
 
-# Stops whatever server of the sandbox still runs, then removes it all.
-remove_sandbox()
+# The processes of the sandbox: those it is in the environment of, and its
+# servers, whose environment cannot be read.
+sandbox_processes()
 {
 	local file pid
 
-	for file in $(find "$sandbox" -name postmaster.pid 2>/dev/null); do
+	grep -lszxF "SANDBOX=$sandbox" /proc/[0-9]*/environ | cut -d/ -f3
+	find "$sandbox" -name postmaster.pid 2>/dev/null | while read -r file; do
 		pid=$(head -n 1 "$file")
 		case $(readlink "/proc/$pid/exe") in
-			"$sandbox"/*) kill -QUIT "$pid" 2>/dev/null || true ;;
+			"$sandbox"/*) echo "$pid" ;;
 		esac
+	done
+}
+
+# Ends what still runs in the sandbox, then removes it all.
+remove_sandbox()
+{
+	local pids signal
+
+	set +e
+	trap '' INT TERM HUP
+	for signal in QUIT QUIT KILL KILL; do
+		pids=$(sandbox_processes)
+		[ -n "$pids" ] || break
+		# shellcheck disable=SC2086 # a list
+		kill -s $signal $pids 2>/dev/null
+		sleep 0.5
 	done
 	if [ -n "${KEEP:-}" ]; then
 		say "kept $sandbox"
 	else
-		# a server that is just going may still write
-		rm -rf "$sandbox" 2>/dev/null || { sleep 1; rm -rf "$sandbox"; }
+		rm -rf "$sandbox" || { sleep 1; rm -rf "$sandbox"; }
 	fi
 }
 

@@ -25,7 +25,8 @@ server_start()
 	for setting; do
 		printf "%s = '%s'\n" "${setting%%=*}" "${setting#*=}" >>"$PGDATA/postgresql.conf"
 	done
-	if ! pg_ctl start --wait --silent --log="$SANDBOX/server.log" >/dev/null; then
+	if ! pg_ctl start --wait --silent --timeout=300 --log="$SANDBOX/server.log" \
+		${LEDGER_VALGRIND:+-p "$LEDGER_VALGRIND"} >/dev/null; then
 		tail -n 50 "$SANDBOX/server.log"
 		return 1
 	fi
