@@ -26,6 +26,7 @@
 #include "catalog/index.h"
 #include "catalog/namespace.h"
 #include "executor/executor.h"
+#include "miscadmin.h"
 #include "nodes/execnodes.h"
 #include "storage/lmgr.h"
 #include "utils/inval.h"
@@ -478,16 +479,18 @@ ledger_store_insert_new(Store *store, const char *arbiter, Datum *values, bool *
 	List	   *arbiters = list_make1_oid(RelationGetRelid(open_index_by_name(store, arbiter)));
 	EState	   *estate = CreateExecutorState();
 	ResultRelInfo *rri = makeNode(ResultRelInfo);
-	bool		conflict = true;
+	bool		conflict;
 	bool		inserted = true;
 
 	InitResultRelInfo(rri, store->relation, 0, NULL, 0);
 	ExecOpenIndices(rri, true);
-	while (conflict)
+	do
 	{
 		ItemPointerData tid;
 		uint32		token;
 
+		CHECK_FOR_INTERRUPTS();
+		conflict = false;
 		ItemPointerSetInvalid(&tid);
 		if (!ledger_exec_check_index_constraints(rri, slot, estate, &tid, arbiters))
 		{
@@ -500,7 +503,7 @@ ledger_store_insert_new(Store *store, const char *arbiter, Datum *values, bool *
 		list_free(ledger_exec_insert_index_tuples(rri, slot, estate, &conflict, arbiters));
 		table_tuple_complete_speculative(store->relation, slot, token, !conflict);
 		SpeculativeInsertionLockRelease(GetCurrentTransactionId());
-	}
+	} while (conflict);
 	ExecCloseIndices(rri);
 	FreeExecutorState(estate);
 	return inserted;
