@@ -188,7 +188,7 @@ DECLARE
 	owner uuid;
 BEGIN
 	IF account IS NULL OR record_broker_account.user_id IS NULL THEN
-		RAISE EXCEPTION '% must not be null', CASE WHEN account IS NULL THEN 'account' ELSE 'user_id' END
+		RAISE EXCEPTION '% must not be NULL', CASE WHEN account IS NULL THEN 'account' ELSE 'user_id' END
 			USING ERRCODE = 'null_value_not_allowed',
 				  HINT = 'Pass the JSON of /v2/account and the user that the account belongs to.';
 	ELSIF jsonb_typeof(account) <> 'object' THEN
@@ -246,7 +246,7 @@ DECLARE
 	twice text;
 BEGIN
 	IF record_broker_positions.account_id IS NULL OR positions IS NULL THEN
-		RAISE EXCEPTION '% must not be null', CASE WHEN positions IS NULL THEN 'positions' ELSE 'account_id' END
+		RAISE EXCEPTION '% must not be NULL', CASE WHEN positions IS NULL THEN 'positions' ELSE 'account_id' END
 			USING ERRCODE = 'null_value_not_allowed',
 				  HINT = 'Pass the account''s id and the JSON of /v2/positions.';
 	ELSIF jsonb_typeof(positions) <> 'array' THEN
@@ -351,7 +351,7 @@ DECLARE
 	sold_since boolean;
 BEGIN
 	IF get_detailed_balance.user_id IS NULL OR alpaca_account_id IS NULL THEN
-		RAISE EXCEPTION '% must not be null',
+		RAISE EXCEPTION '% must not be NULL',
 				CASE WHEN get_detailed_balance.user_id IS NULL THEN 'user_id' ELSE 'alpaca_account_id' END
 			USING ERRCODE = 'null_value_not_allowed',
 				  HINT = 'Use get_balance() for a user without a broker account.';
@@ -394,11 +394,11 @@ BEGIN
 	result.broker_stale := account.positions_as_of IS NULL OR sold_since IS TRUE
 		OR (max_age >= interval '0' AND (age > max_age OR age < -max_age));
 
-	result.broker_equity := round(result.broker_equity, greatest(2, min_scale(result.broker_equity)));
-	result.broker_cash := round(result.broker_cash, greatest(2, min_scale(result.broker_cash)));
-	result.position_value := round(result.position_value, greatest(2, min_scale(result.position_value)));
-	result.invested_value := round(result.invested_value, greatest(2, min_scale(result.invested_value)));
-	result.total_portfolio_value := round(result.total_portfolio_value, greatest(2, min_scale(result.total_portfolio_value)));
+	result.broker_equity := ledger.normalise(result.broker_equity, 2);
+	result.broker_cash := ledger.normalise(result.broker_cash, 2);
+	result.position_value := ledger.normalise(result.position_value, 2);
+	result.invested_value := ledger.normalise(result.invested_value, 2);
+	result.total_portfolio_value := ledger.normalise(result.total_portfolio_value, 2);
 	RETURN result;
 END
 $$;
