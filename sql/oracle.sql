@@ -14,6 +14,7 @@ RESET client_min_messages;
 \set ECHO all
 \set alice '''00000000-0000-4000-8000-00000000ac01'''
 \set bob '''00000000-0000-4000-8000-00000000ac02'''
+\set carol '''00000000-0000-4000-8000-00000000ac03'''
 
 -- An order with two fills and a release, one that is open, a sale, a deposit
 -- reversed in part.
@@ -30,8 +31,29 @@ SELECT ledger.move_funds_to_fiat_exposure(:bob, 10, 'to the broker') > 0 AS post
 SELECT ledger.release_reservation(:alice, NULL, '00000000-0000-4000-8000-00000000aca1') > 0 AS posted;
 
 SELECT * FROM public.ledger_oracle();
-SELECT * FROM public.ledger_oracle_selftest();
+SELECT * FROM public.ledger_oracle_selftest(false);
 SELECT * FROM public.ledger_oracle();
 
-DROP FUNCTION public.ledger_oracle_selftest(), public.oracle_break(text), public.oracle_unlock(),
+-- The same with a legacy table: carol is opened from her row, alice gets one.
+CREATE TABLE public.oracle_balances (
+	user_id uuid PRIMARY KEY,
+	buying_power numeric(36,18) DEFAULT 0,
+	pending_deposits numeric(36,18) DEFAULT 0,
+	currency varchar(10) NOT NULL DEFAULT 'USD',
+	updated_at timestamptz NOT NULL DEFAULT now()
+);
+INSERT INTO public.oracle_balances (user_id, buying_power, pending_deposits) VALUES (:carol, 5, 70);
+SELECT passed FROM ledger.attach_legacy('public.oracle_balances') WHERE check_name = 'attached';
+SELECT ledger.configure(shadow_mode => true, reason => 'test');
+SELECT ledger.debit_user_usdc(:carol, 20, 'withdrawal') > 0 AS posted;
+SELECT ledger.credit_user_usdc(:alice, 20, 'deposit') > 0 AS posted;
+SELECT user_id, pending_deposits, buying_power FROM public.oracle_balances ORDER BY user_id;
+SELECT * FROM public.ledger_oracle();
+SELECT * FROM public.ledger_oracle_selftest(true);
+SELECT * FROM public.ledger_oracle();
+SELECT ledger.configure(shadow_mode => false, reason => 'test');
+SELECT ledger.detach_legacy('public.oracle_balances');
+DROP TABLE public.oracle_balances;
+
+DROP FUNCTION public.ledger_oracle_selftest(boolean), public.oracle_break(text), public.oracle_unlock(),
 	public.oracle_account(text, int, text), public.oracle_post(bigint, bigint, numeric, bigint, bigint);

@@ -13,6 +13,8 @@ CREATE OR REPLACE FUNCTION public.ledger_oracle() RETURNS SETOF text
 	LANGUAGE plpgsql STABLE PARALLEL UNSAFE
 	SET search_path = pg_catalog, pg_temp
 AS $oracle$
+DECLARE
+	mapping record;
 BEGIN
 	/* Accounts: of a known type, with its owner and currency, and only once. */
 	RETURN QUERY
@@ -227,5 +229,39 @@ BEGIN
 					FROM ledger.accounts p WHERE p.account_type = 'pending_investment' GROUP BY p.user_id) a USING (user_id)
 	WHERE COALESCE(r.remaining, 0) <> COALESCE(a.balance, 0)
 	ORDER BY user_id;
+
+	/*
+	 * Legacy = ledger, while the mirror writes: each mapped column of each
+	 * user that is opened from that table; no row, and NULL, are zero.
+	 */
+	FOR mapping IN
+		SELECT m.* FROM ledger.legacy_mappings m, ledger.settings s
+		WHERE m.detached_at IS NULL AND (s.shadow_mode OR s.phase = 'cut_over')
+		ORDER BY m.id
+	LOOP
+		IF NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = mapping.legacy) THEN
+			RETURN NEXT format('legacy: table %s of mapping %s is not there', mapping.legacy, mapping.id);
+			CONTINUE;
+		END IF;
+		RETURN QUERY EXECUTE format($query$
+			WITH opened AS (
+				SELECT a.user_id FROM ledger.accounts a
+				WHERE a.user_id IS NOT NULL
+				GROUP BY a.user_id HAVING bool_or((a.opened & (1 << (%3$s - 1))) <> 0)
+			), mapped AS (
+				SELECT o.user_id, c.ordinal, c.legacy_column,
+					   (SELECT COALESCE(sum(a.credits - a.debits), 0) FROM ledger.accounts a
+						WHERE a.user_id = o.user_id AND a.account_type = ANY (c.accounts)) AS ledger_value
+				FROM opened o CROSS JOIN ledger.legacy_columns c
+				WHERE c.mapping_id = %3$s
+			), legacy AS (
+				SELECT l.%2$I::text AS key, to_jsonb(l) AS columns FROM %1$s l
+			)
+			SELECT format('legacy: user %%s has %%s in %%s, the ledger has %%s', m.user_id,
+						  COALESCE(l.columns ->> m.legacy_column, 'nothing'), m.legacy_column, m.ledger_value)
+			FROM mapped m LEFT JOIN legacy l ON l.key = m.user_id::text
+			WHERE COALESCE((l.columns ->> m.legacy_column)::numeric, 0) IS DISTINCT FROM m.ledger_value
+			ORDER BY m.user_id, m.ordinal $query$, mapping.legacy, mapping.key_column, mapping.id);
+	END LOOP;
 END
 $oracle$;

@@ -1,12 +1,13 @@
 /*
  * oracle_selftest.sql: shows that the oracle can fail.
  *
- * public.ledger_oracle_selftest() breaks the ledger in one way after the
- * other, each in a subtransaction that is rolled back, with constraints,
+ * public.ledger_oracle_selftest(attached) breaks the ledger in one way after
+ * the other, each in a subtransaction that is rolled back, with constraints,
  * unique indexes and triggers out of the way, and returns what the oracle
  * reported: every rule that it should, with the number of lines, and no other.
+ * attached: what can go wrong between the ledger and public.oracle_balances.
  *
- * It needs oracle.sql and, in the ledger, two users with the transactions that
+ * It needs oracle.sql and, in the ledger, the users with the transactions that
  * sql/oracle.sql makes. Superuser only; never in a database that is in use.
  */
 
@@ -101,7 +102,7 @@ BEGIN
 END
 $$;
 
-CREATE OR REPLACE FUNCTION public.ledger_oracle_selftest() RETURNS TABLE (damage text, reported text)
+CREATE OR REPLACE FUNCTION public.ledger_oracle_selftest(attached boolean) RETURNS TABLE (damage text, reported text)
 	LANGUAGE plpgsql VOLATILE
 AS $selftest$
 DECLARE
@@ -239,7 +240,28 @@ BEGIN
 		 $$DELETE FROM ledger.reservation_rows WHERE order_id = '00000000-0000-4000-8000-00000000aca2'$$),
 		('reserved money moved by somebody else',
 		 $$SELECT oracle_post(oracle_account('pending_investment', 1), oracle_account('usdc_balance', 1), 1.00)$$)
-	) AS v (name, statement)
+	) AS v (name, statement) WHERE NOT attached
+	UNION ALL SELECT * FROM (VALUES
+		('nothing, attached',
+		 $$SELECT 1$$),
+		('a legacy row that others wrote to',
+		 $$UPDATE public.oracle_balances SET pending_deposits = pending_deposits + 0.000000000000000001
+		   WHERE user_id = '00000000-0000-4000-8000-00000000ac03'$$),
+		('a legacy row that has gone',
+		 $$DELETE FROM public.oracle_balances WHERE user_id = '00000000-0000-4000-8000-00000000ac03'$$),
+		('a legacy value that is not a number',
+		 $$UPDATE public.oracle_balances SET buying_power = 'NaN' WHERE user_id = '00000000-0000-4000-8000-00000000ac03'$$),
+		('a legacy value of NULL',
+		 $$UPDATE public.oracle_balances SET buying_power = NULL WHERE user_id = '00000000-0000-4000-8000-00000000ac03'$$),
+		('a legacy row of a user who is not opened',
+		 $$INSERT INTO public.oracle_balances (user_id, pending_deposits, buying_power, currency)
+		   VALUES ('00000000-0000-4000-8000-00000000ac04', 1, 1, 'USD')$$),
+		('a posting that was not mirrored',
+		 $$SELECT oracle_post(oracle_account('system_buffer_usdc'), oracle_account('usdc_balance', 1), 1.00)$$),
+		('a posting that was not mirrored, and the legacy table detached',
+		 $$SELECT oracle_post(oracle_account('system_buffer_usdc'), oracle_account('usdc_balance', 1), 1.00);
+		   UPDATE ledger.legacy_mappings SET detached_at = now() WHERE legacy = 'public.oracle_balances'::regclass$$)
+	) AS v (name, statement) WHERE attached
 	LOOP
 		damage := tested.name;
 		reported := public.oracle_break(tested.statement);
