@@ -44,14 +44,14 @@ CREATE TABLE public.oracle_balances (
 );
 INSERT INTO public.oracle_balances (user_id, buying_power, pending_deposits) VALUES (:carol, 5, 70);
 SELECT passed FROM ledger.attach_legacy('public.oracle_balances') WHERE check_name = 'attached';
-SELECT ledger.configure(shadow_mode => true, reason => 'test');
+SELECT shadow_mode FROM ledger.configure(shadow_mode => true, reason => 'test');
 SELECT ledger.debit_user_usdc(:carol, 20, 'withdrawal') > 0 AS posted;
 SELECT ledger.credit_user_usdc(:alice, 20, 'deposit') > 0 AS posted;
 SELECT user_id, pending_deposits, buying_power FROM public.oracle_balances ORDER BY user_id;
 SELECT * FROM public.ledger_oracle();
 SELECT * FROM public.ledger_oracle_selftest(true);
 SELECT * FROM public.ledger_oracle();
-SELECT ledger.configure(shadow_mode => false, reason => 'test');
+SELECT shadow_mode FROM ledger.configure(shadow_mode => false, reason => 'test');
 SELECT ledger.detach_legacy('public.oracle_balances');
 DROP TABLE public.oracle_balances;
 
