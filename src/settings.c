@@ -100,7 +100,8 @@ static LedgerSettings row_settings;
 /* Per transaction. */
 static bool xact_posted = false;
 static bool xact_configured = false;
-static LedgerSettings xact_settings;
+static int	xact_strict;		/* the GUCs at the first posting */
+static int	xact_source;
 
 /* ---- cache ------------------------------------------------------------------ */
 
@@ -108,9 +109,10 @@ static void
 relcache_callback(Datum arg, Oid relid)
 {
 	if (!OidIsValid(relid) || relid == row_relid)
+	{
 		row_valid = false;
-	if (!OidIsValid(relid))
 		row_relid = InvalidOid;
+	}
 }
 
 static void
@@ -181,17 +183,24 @@ cached_row(void)
 	return &row_settings;
 }
 
-/* The row with the session's GUCs over it. */
-static LedgerSettings
+/*
+ * The row with the session's GUCs over it, as they were at the transaction's
+ * first posting. The row itself is looked at anew: a savepoint that is rolled
+ * back gives up the lock that it took.
+ */
+static const LedgerSettings *
 effective(void)
 {
-	LedgerSettings settings = *cached_row();
+	static LedgerSettings settings;
+	int			strict = xact_posted ? xact_strict : strict_guc;
+	int			source = xact_posted ? xact_source : source_guc;
 
-	if (strict_guc != STRICT_INHERIT)
-		settings.strict_mode = strict_guc == STRICT_ON;
-	if (source_guc != SOURCE_INHERIT)
-		settings.source_legacy = source_guc == SOURCE_LEGACY;
-	return settings;
+	settings = *cached_row();
+	if (strict != STRICT_INHERIT)
+		settings.strict_mode = strict == STRICT_ON;
+	if (source != SOURCE_INHERIT)
+		settings.source_legacy = source == SOURCE_LEGACY;
+	return &settings;
 }
 
 const LedgerSettings *
@@ -202,27 +211,21 @@ ledger_settings_lock(void)
 				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
 				 errmsg("cannot post in a transaction that has changed the settings"),
 				 errhint("Commit the change first.")));
+	LockRelationOid(settings_relid(), RowExclusiveLock);
 	if (!xact_posted)
 	{
-		LockRelationOid(settings_relid(), RowExclusiveLock);
-		xact_settings = effective();
+		xact_strict = strict_guc;
+		xact_source = source_guc;
 		xact_posted = true;
 	}
-	else
-		LockRelationOid(settings_relid(), RowExclusiveLock);
-	return &xact_settings;
+	return effective();
 }
 
 const LedgerSettings *
 ledger_settings_get(void)
 {
-	static LedgerSettings settings;
-
-	if (xact_posted)
-		return &xact_settings;
 	LockRelationOid(settings_relid(), AccessShareLock);
-	settings = effective();
-	return &settings;
+	return effective();
 }
 
 bool

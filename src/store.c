@@ -506,6 +506,9 @@ ledger_store_insert_new(Store *store, const char *arbiter, Datum *values, bool *
 	} while (conflict);
 	ExecCloseIndices(rri);
 	FreeExecutorState(estate);
+	/* whoever could not find the row never will under his snapshot */
+	if (!inserted && IsolationUsesXactSnapshot())
+		ledger_store_serialization_failure();
 	return inserted;
 }
 
