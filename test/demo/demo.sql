@@ -1,7 +1,167 @@
--- The story of the ledger, told by queries.  Every error ends it.
+-- The story of the ledger, told by queries: a table of balances with customers
+-- who have money, shadow mode, an order in two fills, an old code path that is
+-- found out, strict mode, repair.  Every table shown is a query's output;
+-- every expect() that does not hold ends the story with an error.
 
+CREATE PROCEDURE expect(what text, got anyelement, wanted anyelement)
+LANGUAGE plpgsql AS $$
+BEGIN
+	IF got IS DISTINCT FROM wanted THEN
+		RAISE EXCEPTION '%: got %, wanted %', what, got, wanted;
+	END IF;
+END
+$$;
+
+\echo
+\echo '1. A product keeps its customers'' money in one mutable row each.'
+CREATE TABLE balances (
+	user_id uuid PRIMARY KEY,
+	buying_power numeric(36,18) NOT NULL DEFAULT 0,
+	pending_deposits numeric(36,18) NOT NULL DEFAULT 0,
+	currency varchar(10) NOT NULL DEFAULT 'USD',
+	updated_at timestamptz NOT NULL DEFAULT now()
+);
+CREATE TABLE customers (user_id uuid PRIMARY KEY, name text NOT NULL);
+INSERT INTO customers VALUES
+	('0a0a0a0a-0000-4000-8000-000000000001', 'Ada'),
+	('0b0b0b0b-0000-4000-8000-000000000002', 'Grace'),
+	('0c0c0c0c-0000-4000-8000-000000000003', 'Edsger');
+INSERT INTO balances (user_id, buying_power, pending_deposits) VALUES
+	('0a0a0a0a-0000-4000-8000-000000000001', 250, 100),
+	('0b0b0b0b-0000-4000-8000-000000000002', 0, 1234.5),
+	('0c0c0c0c-0000-4000-8000-000000000003', 10.000001, 0);
+\set ada '''0a0a0a0a-0000-4000-8000-000000000001'''
+\set grace '''0b0b0b0b-0000-4000-8000-000000000002'''
+\set edsger '''0c0c0c0c-0000-4000-8000-000000000003'''
+\set order '''00000000-0000-4000-8000-0000000000a1'''
+
+CREATE VIEW before AS
+	SELECT c.name, b.buying_power::numeric(36,2), b.pending_deposits::numeric(36,2), b.currency
+	FROM balances b JOIN customers c USING (user_id);
+SELECT * FROM before ORDER BY name;
+
+\echo
+\echo '2. The extension is created, the table attached: first it is checked.'
 CREATE EXTENSION ledger;
+SELECT check_name, passed, detail FROM ledger.attach_legacy('balances');
 
-SELECT extname AS extension, extversion AS version
-FROM pg_extension
-WHERE extname = 'ledger';
+\echo
+\echo '3. Shadow mode: from now on each movement goes to both, in one transaction.'
+SELECT * FROM ledger.configure(shadow_mode => true, balance_source => 'legacy', reason => 'week 1');
+
+-- Both sides of a customer, as compare_balances() sees them in one snapshot.
+CREATE VIEW side_by_side AS
+	SELECT c.name, b.legacy_column, b.ledger_value, ledger.normalise(b.legacy_value, 2) AS legacy_value, b.status
+	FROM customers c CROSS JOIN LATERAL ledger.compare_balances(c.user_id) b;
+
+\echo
+\echo '4. A deposit of 50 for Ada. She is opened from her legacy row on the way.'
+SELECT ledger.credit_user_usdc(:ada, 50, 'card deposit', '00000000-0000-4000-8000-0000000000d1') AS deposit \gset
+SELECT * FROM side_by_side WHERE name = 'Ada';
+SELECT id, type, description, reference_type FROM ledger.transactions ORDER BY id;
+
+\echo
+\echo '5. The client did not see the answer and sends it again: nothing moves.'
+SELECT ledger.credit_user_usdc(:ada, 50, 'card deposit', '00000000-0000-4000-8000-0000000000d1') AS replayed \gset
+SELECT :deposit AS deposit, :replayed AS replayed;
+SELECT * FROM side_by_side WHERE name = 'Ada';
+CALL expect('the replay''s id', :replayed::bigint, :deposit::bigint);
+CALL expect('Ada''s USDC', ledger.get_account_balance(:ada, 'usdc_balance'), 150.00);
+
+\echo
+\echo '6. An order for 120: reserved, filled twice, the rest released.'
+SELECT ledger.reserve_for_investment(:ada, 120, :order) AS reservation \gset
+SELECT * FROM side_by_side WHERE name = 'Ada';
+SELECT ledger.execute_investment(:ada, 70, :order, 'fill-1') AS fill_1 \gset
+SELECT * FROM side_by_side WHERE name = 'Ada';
+SELECT ledger.execute_investment(:ada, 20.25, :order, 'fill-2') AS fill_2 \gset
+SELECT * FROM side_by_side WHERE name = 'Ada';
+SELECT ledger.release_reservation(:ada, order_id => :order) AS release \gset
+SELECT * FROM side_by_side WHERE name = 'Ada';
+SELECT id, amount, executed, released, remaining, status FROM ledger.reservations;
+CALL expect('Ada''s stock at cost and cash', ledger.get_account_balance(:ada, 'fiat_exposure'), 340.25);
+CALL expect('nothing is reserved', ledger.get_account_balance(:ada, 'pending_investment'), 0.00);
+
+\echo
+\echo '7. A withdrawal of 9.75, then one that she cannot afford.'
+SELECT ledger.debit_user_usdc(:ada, 9.75, 'to her wallet') AS withdrawal \gset
+SELECT * FROM side_by_side WHERE name = 'Ada';
+\set ON_ERROR_STOP off
+SELECT ledger.debit_user_usdc(:ada, 1000, 'to her wallet');
+\set refused :SQLSTATE
+\set ON_ERROR_STOP on
+CALL expect('a withdrawal beyond the balance', :'refused', 'LG001'::text);
+
+\echo
+\echo '8. The entries of the first fill: a change of currency goes through fx_clearing.'
+SELECT account_type, direction, amount, currency, balance_after
+FROM ledger.entries WHERE transaction_id = :fill_1 ORDER BY ordinal, direction DESC;
+
+\echo
+\echo '9. Ada''s history, newest first: why her balance is what it is.'
+SELECT transaction_id, type, description, account_type, change, balance_after
+FROM ledger.user_history(:ada);
+
+\echo
+\echo '10. Reads come from the legacy row still; each is compared with the ledger.'
+SELECT usdc_balance, buying_power, pending_investment, total_value, source FROM ledger.get_balance(:ada);
+
+\echo
+\echo '11. An old code path writes balances directly: a bonus that no ledger knows.'
+UPDATE balances SET pending_deposits = pending_deposits + 5 WHERE user_id = :ada;
+SELECT * FROM side_by_side WHERE name = 'Ada';
+SELECT usdc_balance, source FROM ledger.get_balance(:ada);
+
+\echo
+\echo '12. reconcile() finds it among all customers; the rows go to a CSV file.'
+SELECT c.name, r.legacy_column, r.ledger_value, ledger.normalise(r.legacy_value, 2) AS legacy_value,
+	   r.difference, r.status
+FROM ledger.reconcile() r JOIN customers c USING (user_id);
+\copy (SELECT * FROM ledger.reconcile()) TO 'discrepancies.csv' WITH (FORMAT csv, HEADER)
+\! cat discrepancies.csv
+SELECT count(*) AS found, sum(difference) AS difference FROM ledger.reconcile() \gset
+CALL expect('customers that differ', :found::bigint, 1::bigint);
+CALL expect('what they differ by', :difference::numeric, -5::numeric);
+
+\echo
+\echo '13. Strict mode turns the same read into an error.'
+SELECT * FROM ledger.configure(strict_mode => true, balance_source => 'ledger', reason => 'week 3');
+\set ON_ERROR_STOP off
+SELECT usdc_balance FROM ledger.get_balance(:ada);
+\set refused :SQLSTATE
+\set ON_ERROR_STOP on
+CALL expect('a strict read of a discrepancy', :'refused', 'LG003'::text);
+
+\echo
+\echo '14. Repaired: first a dry run, then in earnest, towards the ledger''s value.'
+SELECT legacy_column, ledger.normalise(before, 2) AS before, ledger.normalise(after, 2) AS after
+FROM ledger.repair(:ada);
+SELECT legacy_column, ledger.normalise(before, 2) AS before, ledger.normalise(after, 2) AS after
+FROM ledger.repair(:ada, dry_run => false, reason => 'bonus not granted');
+SELECT * FROM side_by_side WHERE name = 'Ada';
+SELECT count(*) AS found FROM ledger.reconcile() \gset
+CALL expect('customers that differ', :found::bigint, 0::bigint);
+
+\echo
+\echo '15. Reads come from the ledger now. Grace and Edsger, never posted for, are read from their rows.'
+SELECT c.name, b.usdc_balance, b.buying_power, b.pending_investment, b.total_value, b.source
+FROM customers c CROSS JOIN LATERAL ledger.get_balance(c.user_id) b ORDER BY c.name;
+CALL expect('Ada''s total', (SELECT total_value FROM ledger.get_balance(:ada)), 390.25);
+CALL expect('Grace''s total', (SELECT total_value FROM ledger.get_balance(:grace)), 1234.50);
+CALL expect('Edsger''s total', (SELECT total_value FROM ledger.get_balance(:edsger)), 10.000001);
+
+\echo
+\echo '16. The house: what is owned equals what is owed, in each currency.'
+SELECT account_type, currency, balance FROM ledger.account_balances WHERE user_id IS NULL ORDER BY 1, 2;
+SELECT a.currency,
+	   sum(a.balance) FILTER (WHERE t.normal_side = 'debit') AS debit_normal,
+	   sum(a.balance) FILTER (WHERE t.normal_side = 'credit') AS credit_normal
+FROM ledger.account_balances a JOIN ledger.account_types t ON t.name = a.account_type
+GROUP BY a.currency ORDER BY a.currency;
+
+\echo
+\echo '17. The ledger against itself.'
+SELECT check_name, passed FROM ledger.verify();
+CALL expect('checks that failed', (SELECT count(*) FROM ledger.verify() WHERE NOT passed), 0::bigint);
+\echo
+\echo 'The story holds.'
