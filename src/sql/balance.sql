@@ -4,8 +4,10 @@
 
 CREATE TYPE ledger.user_balance AS (user_id uuid, usdc_balance numeric, fiat_exposure numeric,
 	pending_investment numeric, total_value numeric, source text);
+COMMENT ON TYPE ledger.user_balance IS 'What get_user_balance() returns.';
 CREATE TYPE ledger.full_balance AS (user_id uuid, usdc_balance numeric, buying_power numeric,
 	pending_investment numeric, total_value numeric, currency text, breakdown jsonb, source text);
+COMMENT ON TYPE ledger.full_balance IS 'What get_balance() returns.';
 
 CREATE FUNCTION ledger.get_user_balance(user_id uuid) RETURNS ledger.user_balance
 	AS 'MODULE_PATHNAME', 'ledger_get_user_balance'
@@ -61,6 +63,9 @@ CREATE VIEW ledger.account_balances AS
 	JOIN ledger.account_types t ON t.name = a.account_type
 	JOIN ledger.currencies c ON c.code = a.currency;
 COMMENT ON VIEW ledger.account_balances IS 'Every account with its totals and its balance, in the account''s normal direction.';
+COMMENT ON COLUMN ledger.account_balances.balance IS 'Debit-normal: debits less credits; credit-normal: credits less debits.';
+COMMENT ON COLUMN ledger.account_balances.version IS 'Transactions that have moved the account.';
+COMMENT ON COLUMN ledger.account_balances.status IS 'open, frozen or closed; only an open one takes postings.';
 
 CREATE VIEW ledger.entries AS
 	SELECT e.transaction_id, e.ordinal, e.account_id, a.user_id, a.account_type, e.direction,
@@ -78,6 +83,10 @@ CREATE VIEW ledger.entries AS
 		  FROM ledger.journal j) e
 	JOIN ledger.accounts a ON a.id = e.account_id;
 COMMENT ON VIEW ledger.entries IS 'The journal as classic entries, two for each posting; balance_after is in the account''s normal direction.';
+COMMENT ON COLUMN ledger.entries.ordinal IS 'The posting''s place in its transaction, from 0.';
+COMMENT ON COLUMN ledger.entries.direction IS 'debit or credit.';
+COMMENT ON COLUMN ledger.entries.balance_after IS 'The account''s balance after this posting, in its normal direction; NULL for striped accounts.';
+COMMENT ON COLUMN ledger.entries.effective_at IS 'When the movement counts; created_at unless post() was told otherwise.';
 
 CREATE VIEW ledger.transactions AS
 	SELECT j.transaction_id AS id, j.type, j.user_id, j.reference_id, j.reference_type,
@@ -88,6 +97,10 @@ CREATE VIEW ledger.transactions AS
 	FROM ledger.journal j
 	WHERE j.ordinal = 0;
 COMMENT ON VIEW ledger.transactions IS 'One row for each transaction. Indexed by id alone; reversed_by is the newest reversal, whole or in part.';
+COMMENT ON COLUMN ledger.transactions.effective_at IS 'When the movement counts; created_at unless post() was told otherwise.';
+COMMENT ON COLUMN ledger.transactions.posted_by IS 'The role that posted.';
+COMMENT ON COLUMN ledger.transactions.reverses IS 'The transaction that this one reverses, whole or in part.';
+COMMENT ON COLUMN ledger.transactions.reversed_by IS 'The newest reversal of this transaction, whole or in part.';
 
 CREATE VIEW ledger.reservations AS
 	SELECT r.id, r.user_id, r.order_id, r.amount, r.executed, r.released,
@@ -95,6 +108,10 @@ CREATE VIEW ledger.reservations AS
 		   r.status, r.expires_at, r.created_at
 	FROM ledger.reservation_rows r;
 COMMENT ON VIEW ledger.reservations IS 'Money set aside for orders: what was executed, released and is left.';
+COMMENT ON COLUMN ledger.reservations.id IS 'The transaction that made the reservation.';
+COMMENT ON COLUMN ledger.reservations.remaining IS 'amount - executed - released: what an execution or a release can still take.';
+COMMENT ON COLUMN ledger.reservations.status IS 'active while something remains, else what took the last of it: executed, released or expired.';
+COMMENT ON COLUMN ledger.reservations.expires_at IS 'From then on expire_reservations() releases what remains; NULL: never.';
 
 CREATE FUNCTION ledger.user_history(user_id uuid, since timestamptz DEFAULT NULL,
 	until timestamptz DEFAULT NULL, max_rows integer DEFAULT 100)

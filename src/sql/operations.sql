@@ -149,6 +149,7 @@ COMMENT ON FUNCTION ledger.expire_reservations(integer) IS
 'Releases what is left of up to max_count reservations that are due. Returns how many it released. Errors: 22004, 22023, LG004.';
 
 CREATE TYPE ledger.settings_row AS (shadow_mode boolean, strict_mode boolean, balance_source text, phase text);
+COMMENT ON TYPE ledger.settings_row IS 'What configure() returns: the settings in force.';
 
 CREATE FUNCTION ledger.configure(shadow_mode boolean DEFAULT NULL, strict_mode boolean DEFAULT NULL,
 	balance_source text DEFAULT NULL, reason text DEFAULT NULL, lock_wait interval DEFAULT '2s')

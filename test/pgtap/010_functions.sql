@@ -1,0 +1,117 @@
+--
+-- The functions of the contract: names, arguments with their order, types and
+-- defaults, results with their columns, volatility. And of all functions there
+-- are: comments, rights, search paths.
+--
+SELECT no_plan();
+
+CREATE TABLE public.expected (name text PRIMARY KEY, arguments text, result text, volatility text, language text);
+INSERT INTO public.expected VALUES
+	-- operations
+	('credit_user_usdc', 'user_id uuid, amount numeric, description text, reference_id uuid DEFAULT NULL::uuid, reference_type text DEFAULT NULL::text', 'bigint', 'volatile', 'c'),
+	('debit_user_usdc', 'user_id uuid, amount numeric, description text, reference_id uuid DEFAULT NULL::uuid, reference_type text DEFAULT NULL::text', 'bigint', 'volatile', 'c'),
+	('move_funds_to_fiat_exposure', 'user_id uuid, amount numeric, description text, reference_id uuid DEFAULT NULL::uuid', 'bigint', 'volatile', 'c'),
+	('move_funds_to_usdc', 'user_id uuid, amount numeric, description text, reference_id uuid DEFAULT NULL::uuid', 'bigint', 'volatile', 'c'),
+	('reserve_for_investment', 'user_id uuid, amount numeric, order_id uuid DEFAULT NULL::uuid, expires_at timestamp with time zone DEFAULT NULL::timestamp with time zone', 'bigint', 'volatile', 'c'),
+	('release_reservation', 'user_id uuid, amount numeric DEFAULT NULL::numeric, order_id uuid DEFAULT NULL::uuid, release_id text DEFAULT NULL::text', 'bigint', 'volatile', 'c'),
+	('execute_investment', 'user_id uuid, amount numeric, order_id uuid, fill_id text DEFAULT NULL::text', 'bigint', 'volatile', 'c'),
+	('settle_sale', 'user_id uuid, cost numeric, proceeds numeric, order_id uuid, fill_id text DEFAULT NULL::text', 'bigint', 'volatile', 'c'),
+	('convert_buffer', 'from_type text, to_type text, amount numeric, received numeric DEFAULT NULL::numeric, reference_id uuid DEFAULT NULL::uuid', 'bigint', 'volatile', 'c'),
+	('fund_broker', 'amount numeric, reference_id uuid DEFAULT NULL::uuid', 'bigint', 'volatile', 'c'),
+	('replenish_buffer', 'account_type text, amount numeric, reference_id uuid DEFAULT NULL::uuid', 'bigint', 'volatile', 'c'),
+	('open_house_balance', 'account_type text, currency text, amount numeric, reason text', 'bigint', 'volatile', 'c'),
+	('reverse_transaction', 'transaction_id bigint, reason text, amount numeric DEFAULT NULL::numeric, reference_id uuid DEFAULT NULL::uuid', 'bigint', 'volatile', 'c'),
+	('post', 'type text, postings ledger.posting[], idempotency_key text DEFAULT NULL::text, user_id uuid DEFAULT NULL::uuid, reference_id uuid DEFAULT NULL::uuid, reference_type text DEFAULT NULL::text, description text DEFAULT NULL::text, metadata jsonb DEFAULT NULL::jsonb, effective_at timestamp with time zone DEFAULT NULL::timestamp with time zone', 'bigint', 'volatile', 'c'),
+	('open_account', 'account_type text, user_id uuid DEFAULT NULL::uuid, currency text DEFAULT NULL::text', 'bigint', 'volatile', 'c'),
+	('set_account_status', 'account_id bigint, status text, reason text', 'void', 'volatile', 'c'),
+	('set_account_limit', 'account_id bigint, min_balance numeric, reason text', 'void', 'volatile', 'c'),
+	('expire_reservations', 'max_count integer DEFAULT 1000', 'bigint', 'volatile', 'c'),
+	('find_transaction', 'idempotency_key text', 'bigint', 'stable', 'c'),
+	-- reads
+	('get_user_balance', 'user_id uuid', 'user_id uuid, usdc_balance numeric, fiat_exposure numeric, pending_investment numeric, total_value numeric, source text', 'stable', 'c'),
+	('get_balance', 'user_id uuid', 'user_id uuid, usdc_balance numeric, buying_power numeric, pending_investment numeric, total_value numeric, currency text, breakdown jsonb, source text', 'stable', 'c'),
+	('get_detailed_balance', 'user_id uuid, alpaca_account_id text', 'user_id uuid, usdc_balance numeric, buying_power numeric, pending_investment numeric, total_value numeric, currency text, breakdown jsonb, source text, broker_equity numeric, broker_cash numeric, position_value numeric, invested_value numeric, total_portfolio_value numeric, positions jsonb, broker_as_of timestamp with time zone, broker_stale boolean', 'stable', 'plpgsql'),
+	('get_account_balance', 'user_id uuid, account_type text', 'numeric', 'stable', 'c'),
+	('check_available_balance', 'user_id uuid, amount numeric, account_type text', 'boolean', 'stable', 'c'),
+	('user_history', 'user_id uuid, since timestamp with time zone DEFAULT NULL::timestamp with time zone, until timestamp with time zone DEFAULT NULL::timestamp with time zone, max_rows integer DEFAULT 100', 'SETOF at timestamp with time zone, transaction_id bigint, type text, description text, reference_id uuid, account_type text, change numeric, balance_after numeric, posted_by text', 'stable', 'plpgsql'),
+	-- broker
+	('record_broker_account', 'account jsonb, user_id uuid', 'boolean', 'volatile', 'plpgsql'),
+	('record_broker_positions', 'account_id text, positions jsonb', 'boolean', 'volatile', 'plpgsql'),
+	-- shadow mode
+	('configure', 'shadow_mode boolean DEFAULT NULL::boolean, strict_mode boolean DEFAULT NULL::boolean, balance_source text DEFAULT NULL::text, reason text DEFAULT NULL::text, lock_wait interval DEFAULT ''00:00:02''::interval', 'shadow_mode boolean, strict_mode boolean, balance_source text, phase text', 'volatile', 'c'),
+	('attach_legacy', 'legacy regclass DEFAULT (''public.balances''::text)::regclass, mapping jsonb DEFAULT NULL::jsonb, key_column name DEFAULT ''user_id''::name, capture text DEFAULT ''record''::text, key_functions text[] DEFAULT NULL::text[]', 'SETOF check_name text, passed boolean, detail text, hint text', 'volatile', 'c'),
+	('legacy_preflight', 'legacy regclass DEFAULT (''public.balances''::text)::regclass, mapping jsonb DEFAULT NULL::jsonb, key_column name DEFAULT ''user_id''::name, capture text DEFAULT ''record''::text, key_functions text[] DEFAULT NULL::text[]', 'SETOF check_name text, passed boolean, detail text, hint text', 'volatile', 'c'),
+	('detach_legacy', 'legacy regclass', 'void', 'volatile', 'c'),
+	('configure_capture', 'legacy regclass, capture text, reason text', 'void', 'volatile', 'c');
+
+/* What a function returns, a row type by its columns. */
+CREATE FUNCTION public.result_of(f oid) RETURNS text
+	LANGUAGE sql STABLE
+AS $$
+	SELECT CASE WHEN p.proretset THEN 'SETOF ' ELSE '' END || COALESCE(
+		(SELECT string_agg(format('%s %s', a.name, format_type(a.type, NULL)), ', ' ORDER BY a.place)
+		 FROM unnest(p.proargnames, p.proallargtypes, p.proargmodes) WITH ORDINALITY AS a (name, type, mode, place)
+		 WHERE a.mode IN ('o', 't')),
+		(SELECT string_agg(format('%s %s', a.attname, format_type(a.atttypid, a.atttypmod)), ', ' ORDER BY a.attnum)
+		 FROM pg_type t JOIN pg_attribute a ON a.attrelid = t.typrelid
+		 WHERE t.oid = p.prorettype AND a.attnum > 0 AND NOT a.attisdropped),
+		format_type(p.prorettype, NULL))
+	FROM pg_proc p WHERE p.oid = f
+$$;
+
+CREATE VIEW public.functions AS
+	SELECT p.oid, p.proname::text AS name, pg_get_function_arguments(p.oid) AS arguments,
+		   public.result_of(p.oid) AS result,
+		   CASE p.provolatile WHEN 'v' THEN 'volatile' WHEN 's' THEN 'stable' ELSE 'immutable' END AS volatility,
+		   l.lanname::text AS language, p.prosecdef, p.proisstrict, p.proparallel, p.prokind, p.proconfig, p.prosqlbody
+	FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang
+	WHERE p.pronamespace = 'ledger'::regnamespace;
+
+SELECT is((SELECT count(*) FROM public.functions f WHERE f.name = e.name), 1::bigint, format('%s: there is one', e.name))
+FROM public.expected e;
+SELECT is(f.arguments, e.arguments, format('%s: arguments', e.name))
+FROM public.expected e JOIN public.functions f USING (name);
+SELECT is(f.result, e.result, format('%s: result', e.name))
+FROM public.expected e JOIN public.functions f USING (name);
+SELECT is(f.volatility, e.volatility, format('%s: volatility', e.name))
+FROM public.expected e JOIN public.functions f USING (name);
+SELECT is(f.language, e.language, format('%s: language', e.name))
+FROM public.expected e JOIN public.functions f USING (name);
+
+-- What moves money answers NULL arguments itself and stays out of parallel plans.
+SELECT ok(NOT f.proisstrict, format('%s: is called with NULL', e.name))
+FROM public.expected e JOIN public.functions f USING (name);
+SELECT is(f.proparallel, CASE WHEN f.volatility = 'volatile' THEN 'u' ELSE f.proparallel END, format('%s: parallel unsafe', e.name))
+FROM public.expected e JOIN public.functions f USING (name) WHERE e.volatility = 'volatile';
+
+-- Of every function in the schema.
+SELECT is_empty($$SELECT f.oid::regprocedure FROM public.functions f
+	WHERE obj_description(f.oid, 'pg_proc') IS NULL OR obj_description(f.oid, 'pg_proc') = ''$$,
+	'every function has a comment');
+SELECT is_empty($$SELECT f.oid::regprocedure FROM public.functions f WHERE has_function_privilege('public', f.oid, 'EXECUTE')$$,
+	'PUBLIC may execute no function');
+SELECT is_empty($$SELECT f.oid::regprocedure FROM public.functions f
+	JOIN pg_proc p USING (oid) CROSS JOIN LATERAL aclexplode(COALESCE(p.proacl, acldefault('f', p.proowner))) a
+	WHERE a.grantee <> p.proowner$$,
+	'nobody but the owner may, until access is granted');
+SELECT is_empty($$SELECT f.oid::regprocedure FROM public.functions f
+	WHERE f.prosecdef AND NOT COALESCE((SELECT bool_or(c ~ '^search_path=pg_catalog, *("pg_temp"|pg_temp)$') FROM unnest(f.proconfig) c), false)$$,
+	'SECURITY DEFINER: search_path is pg_catalog, pg_temp');
+SELECT isnt_empty($$SELECT FROM public.functions f WHERE f.prosecdef$$, 'there are SECURITY DEFINER functions to look at');
+SELECT is_empty($$SELECT f.oid::regprocedure FROM public.functions f
+	WHERE f.language IN ('sql', 'plpgsql') AND f.prokind = 'f' AND f.prosqlbody IS NULL
+	  AND NOT COALESCE((SELECT bool_or(c LIKE 'search_path=%pg_temp%') FROM unnest(f.proconfig) c), false)$$,
+	'functions in SQL and PL/pgSQL: search_path is pinned, or the body is parsed already');
+SELECT is_empty($$SELECT f.oid::regprocedure FROM public.functions f
+	WHERE f.language = 'c' AND f.prosecdef$$,
+	'functions in C are SECURITY INVOKER');
+SELECT is_empty($$SELECT f.oid::regprocedure FROM public.functions f
+	WHERE NOT EXISTS (SELECT FROM pg_depend d JOIN pg_extension e ON e.oid = d.refobjid
+					  WHERE d.classid = 'pg_proc'::regclass AND d.objid = f.oid AND d.deptype = 'e' AND e.extname = 'ledger')$$,
+	'every function in the schema belongs to the extension');
+SELECT is_empty($$SELECT f.oid::regprocedure, n FROM public.functions f, unnest(string_to_array(f.arguments, ', ')) n
+	WHERE f.prokind = 'f' AND f.result <> 'trigger' AND f.result <> 'event_trigger'
+	  AND n ~ '^(uuid|numeric|text|bigint|integer|jsonb|regclass)( |$)'$$,
+	'every argument has a name');
+
+SELECT * FROM finish();
