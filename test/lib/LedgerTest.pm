@@ -1,18 +1,24 @@
-# LedgerTest.pm: what the TAP tests with servers of their own share.
+# LedgerTest.pm: what the TAP tests with servers of their own share: a server
+# with a ledger, the product's legacy table, clients that run beside each
+# other, and the question whether the ledger still holds.
 
 package LedgerTest;
 
 use strict;
 use warnings;
 
+use DBI;
 use Exporter qw(import);
 use File::Basename;
 use File::Spec;
+use POSIX ();
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
+use Time::HiRes qw(sleep time);
 
-our @EXPORT = qw(ledger_node load_ledger oracle_ok);
+our @EXPORT = qw(ledger_node load_ledger legacy_table attach customer oracle_ok ledger_ok
+  connection code_of client await soak kill_and_start wait_until);
 
 my $lib = dirname(File::Spec->rel2abs(__FILE__));
 
@@ -24,8 +30,13 @@ sub ledger_node
 	my $node = PostgreSQL::Test::Cluster->new($name);
 
 	$node->init(%init);
-	$node->append_conf('postgresql.conf',
-		"shared_preload_libraries = 'ledger'\nmax_prepared_transactions = 10\n" . ($conf // ''));
+	$node->append_conf('postgresql.conf', <<CONF . ($conf // ''));
+shared_preload_libraries = 'ledger'
+max_prepared_transactions = 10
+max_connections = 100
+shared_buffers = 16MB
+log_statement = none
+CONF
 	$node->start;
 	return $node;
 }
@@ -39,6 +50,43 @@ sub load_ledger
 		"CREATE EXTENSION ledger;\n" . slurp_file("$lib/oracle.sql"));
 }
 
+# The product's table with so many customers who have money already.
+sub legacy_table
+{
+	my ($node, $customers, $database) = @_;
+
+	$node->safe_psql($database // 'postgres', <<SQL);
+CREATE TABLE public.balances (
+	user_id uuid PRIMARY KEY,
+	buying_power numeric(36,18) NOT NULL DEFAULT 0,
+	pending_deposits numeric(36,18) NOT NULL DEFAULT 0,
+	currency varchar(10) NOT NULL DEFAULT 'USD',
+	updated_at timestamptz NOT NULL DEFAULT now());
+INSERT INTO public.balances (user_id, buying_power, pending_deposits)
+	SELECT ('00000000-0000-4000-8000-' || lpad(n::text, 12, '0'))::uuid, 10 * n, 1000
+	FROM generate_series(1, $customers) n;
+SQL
+}
+
+# Attaches it; $settings are arguments for configure().
+sub attach
+{
+	my ($node, $settings, $database) = @_;
+
+	$database //= 'postgres';
+	$node->safe_psql($database,
+		"SELECT * FROM ledger.attach_legacy('public.balances')") =~ /^attached\|t\|/m
+	  or die "public.balances cannot be attached\n";
+	$node->safe_psql($database, "SELECT ledger.configure($settings)") if defined $settings;
+}
+
+# The n-th customer of the table.
+sub customer
+{
+	my ($n) = @_;
+	return sprintf '00000000-0000-4000-8000-%012d', $n;
+}
+
 # Passes if the oracle finds nothing wrong.
 sub oracle_ok
 {
@@ -46,6 +94,109 @@ sub oracle_ok
 
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
 	is($node->safe_psql($database // 'postgres', 'SELECT * FROM public.ledger_oracle()'), '', $name);
+}
+
+# Passes if neither the oracle nor verify() does.
+sub ledger_ok
+{
+	my ($node, $name, $database) = @_;
+
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	is($node->safe_psql($database // 'postgres', <<SQL), '', $name);
+SELECT 'oracle: ' || o FROM public.ledger_oracle() AS o
+UNION ALL
+SELECT 'verify: ' || v.check_name || ': ' || v.detail FROM ledger.verify() v WHERE NOT v.passed
+SQL
+}
+
+# A connection of this process, closed with its handle.
+sub connection
+{
+	my ($node, %attributes) = @_;
+	my $database = delete $attributes{database} // 'postgres';
+
+	return DBI->connect(
+		sprintf('dbi:Pg:host=%s;port=%s;dbname=%s', $node->host, $node->port, $database),
+		'', '',
+		{
+			RaiseError => 1,
+			PrintError => 0,
+			PrintWarn => 0,
+			AutoInactiveDestroy => 1,
+			%attributes
+		});
+}
+
+# The SQLSTATE with which a statement fails on a connection, or ''.
+sub code_of
+{
+	my ($db, $sql, @values) = @_;
+
+	return '' if eval { $db->do($sql, undef, @values); 1 };
+	return $db->state;
+}
+
+# A client: runs the sub in a process of its own, whose id await() takes.
+sub client
+{
+	my ($sub) = @_;
+	my $pid = fork() // die "fork: $!\n";
+
+	if ($pid == 0)
+	{
+		my $done = eval { $sub->(); 1 };
+		print STDERR "# client: $@" if !$done;
+		POSIX::_exit($done ? 0 : 1);
+	}
+	return $pid;
+}
+
+# Waits for clients; how many of them failed.
+sub await
+{
+	my (@clients) = @_;
+	my $failed = 0;
+
+	foreach my $client (@clients)
+	{
+		waitpid($client, 0);
+		$failed++ if $? != 0;
+	}
+	return $failed;
+}
+
+# How long or how often: the first ordinarily, the second in `make soak`.
+sub soak
+{
+	my ($ordinary, $long) = @_;
+	return $ENV{LEDGER_SOAK} ? $long : $ordinary;
+}
+
+# Kills the postmaster and starts the server again, which is refused as long
+# as a process of the old one is left.
+sub kill_and_start
+{
+	my ($node) = @_;
+	my @processes = split /\n/, $node->safe_psql('postgres', 'SELECT pid FROM pg_stat_activity');
+
+	$node->kill9;
+	wait_until(30, sub { !grep { kill 0, $_ } @processes })
+	  or die "the old server's processes do not end\n";
+	$node->start;
+}
+
+# Whether the sub comes true within so many seconds.
+sub wait_until
+{
+	my ($seconds, $sub) = @_;
+	my $end = time + $seconds;
+
+	until ($sub->())
+	{
+		return 0 if time > $end;
+		sleep 0.02;
+	}
+	return 1;
 }
 
 1;
