@@ -74,6 +74,7 @@ typedef enum PlanKind
 	PLAN_LOCK,					/* locks the row of a key */
 	PLAN_FETCH,					/* the mapped columns of a key */
 	PLAN_ADD,					/* adds to the columns of the mask */
+	PLAN_SET,					/* sets the columns of the mask */
 	PLAN_INSERT,				/* a row with full values, unless there is one */
 	PLAN_SCAN					/* every row, by key */
 } PlanKind;
@@ -82,7 +83,7 @@ typedef struct PlanKey
 {
 	Oid			relid;
 	int32		kind;
-	uint32		mask;			/* PLAN_ADD: which columns */
+	uint32		mask;			/* PLAN_ADD, PLAN_SET: which columns */
 } PlanKey;
 
 typedef struct PlanEntry
@@ -400,7 +401,7 @@ append_insert(StringInfo sql, const LegacyTable *table)
 }
 
 static void
-append_add(StringInfo sql, const LegacyTable *table, uint32 mask)
+append_update(StringInfo sql, const LegacyTable *table, bool add, uint32 mask)
 {
 	const char *comma = "";
 
@@ -411,8 +412,10 @@ append_add(StringInfo sql, const LegacyTable *table, uint32 mask)
 
 		if ((mask & (1 << i)) == 0)
 			continue;
-		appendStringInfo(sql, "%s%s = COALESCE(t.%s, 0) OPERATOR(pg_catalog.+) $%d",
-						 comma, name, name, i + 2);
+		appendStringInfo(sql, "%s%s = ", comma, name);
+		if (add)
+			appendStringInfo(sql, "COALESCE(t.%s, 0) OPERATOR(pg_catalog.+) ", name);
+		appendStringInfo(sql, "$%d", i + 2);
 		comma = ", ";
 	}
 	if (table->has_updated_at)
@@ -442,7 +445,8 @@ plan_sql(const LegacyTable *table, PlanKind kind, uint32 mask)
 							 table->name, key);
 			break;
 		case PLAN_ADD:
-			append_add(&sql, table, mask);
+		case PLAN_SET:
+			append_update(&sql, table, kind == PLAN_ADD, mask);
 			break;
 		case PLAN_INSERT:
 			append_insert(&sql, table);
@@ -513,7 +517,7 @@ get_plan(const LegacyTable *table, PlanKind kind, uint32 mask)
 		entry->sql = NULL;
 	}
 	types[0] = UUIDOID;
-	if (kind == PLAN_ADD || kind == PLAN_INSERT)
+	if (kind == PLAN_ADD || kind == PLAN_SET || kind == PLAN_INSERT)
 	{
 		for (int i = 0; i < table->ncolumns; i++)
 			types[ntypes++] = NUMERICOID;
@@ -603,19 +607,33 @@ ledger_legacy_fetch(LegacyTable *table, const pg_uuid_t *user_id, LegacyRow *row
 	(void) execute(table, PLAN_FETCH, 0, user_id, NULL, true, row);
 }
 
-/* Adds to the columns whose delta is not NULL; *row is the row after it. */
-void
-ledger_legacy_add(LegacyTable *table, const pg_uuid_t *user_id, const Numeric *deltas,
-				  LegacyRow *row)
+static uint32
+mask_of(const LegacyTable *table, const Numeric *amounts)
 {
 	uint32		mask = 0;
 
 	for (int i = 0; i < table->ncolumns; i++)
 	{
-		if (deltas[i])
+		if (amounts[i])
 			mask |= 1 << i;
 	}
-	(void) execute(table, PLAN_ADD, mask, user_id, deltas, false, row);
+	return mask;
+}
+
+/* Adds to the columns whose delta is not NULL; *row is the row after it. */
+void
+ledger_legacy_add(LegacyTable *table, const pg_uuid_t *user_id, const Numeric *deltas,
+				  LegacyRow *row)
+{
+	(void) execute(table, PLAN_ADD, mask_of(table, deltas), user_id, deltas, false, row);
+}
+
+/* Sets the columns whose value is not NULL; likewise. */
+void
+ledger_legacy_set(LegacyTable *table, const pg_uuid_t *user_id, const Numeric *values,
+				  LegacyRow *row)
+{
+	(void) execute(table, PLAN_SET, mask_of(table, values), user_id, values, false, row);
 }
 
 /* Inserts a row unless one is in the way (row->found is false then). */

@@ -108,6 +108,8 @@ extern bool ledger_legacy_lock_row(LegacyTable *table, const pg_uuid_t *user_id)
 extern void ledger_legacy_fetch(LegacyTable *table, const pg_uuid_t *user_id, LegacyRow *row);
 extern void ledger_legacy_add(LegacyTable *table, const pg_uuid_t *user_id,
 							  const Numeric *deltas, LegacyRow *row);
+extern void ledger_legacy_set(LegacyTable *table, const pg_uuid_t *user_id,
+							  const Numeric *values, LegacyRow *row);
 extern void ledger_legacy_insert(LegacyTable *table, const pg_uuid_t *user_id,
 								 const Numeric *values, LegacyRow *row);
 
@@ -122,9 +124,10 @@ extern void ledger_legacy_end(LegacyScan *scan);
  * opening.c: opens a user who is not opened yet from his row, whose lock is
  * held. Accounts are his, read after the row was locked; the active snapshot
  * sees both. Raises 55000 if the ledger cannot hold what the row says.
+ * Returns the transaction's id; 0: there was nothing to post.
  */
-extern void ledger_opening_open(LegacyTable *table, const pg_uuid_t *user_id,
-								const LedgerAccount *accounts, int naccounts);
+extern int64 ledger_opening_open(LegacyTable *table, const pg_uuid_t *user_id,
+								 const LedgerAccount *accounts, int naccounts);
 
 /* attach.c: what configure() must not do to an attached table. */
 extern void ledger_legacy_check_settings(const LedgerSettings *new);

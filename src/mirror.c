@@ -159,11 +159,11 @@ check_digits(const LegacyColumn *column, Numeric value)
 }
 
 static void
-suppressed(const Mirror *mirror, const char *what)
+suppressed(const LegacyTable *table, const char *what)
 {
 	ereport(ERROR,
 			(errcode(ERRCODE_TRIGGERED_DATA_CHANGE_VIOLATION),
-			 errmsg("the legacy row in %s was not %s", mirror->table->name, what),
+			 errmsg("the legacy row in %s was not %s", table->name, what),
 			 errdetail("A trigger on the table suppressed it.")));
 }
 
@@ -182,6 +182,18 @@ full_values(Mirror *mirror)
 }
 
 static void
+insert_row(LegacyTable *table, const pg_uuid_t *user_id, const Numeric *values, LegacyRow *row)
+{
+	ledger_legacy_insert(table, user_id, values, row);
+	if (row->found)
+		return;
+	/* somebody inserted it since we looked: the retry finds it */
+	if (ledger_legacy_lock_row(table, user_id))
+		ledger_store_serialization_failure();
+	suppressed(table, "inserted");
+}
+
+static void
 write_row(Mirror *mirror)
 {
 	LegacyTable *table = mirror->table;
@@ -193,16 +205,10 @@ write_row(Mirror *mirror)
 	if (mirror->row.found)
 		return;
 	if (ledger_legacy_lock_row(table, &mirror->user_id))
-		suppressed(mirror, "updated");
+		suppressed(table, "updated");
 	full_values(mirror);
 	mirror->inserted = true;
-	ledger_legacy_insert(table, &mirror->user_id, mirror->written, &mirror->row);
-	if (mirror->row.found)
-		return;
-	/* somebody inserted it since we looked: the retry finds it */
-	if (ledger_legacy_lock_row(table, &mirror->user_id))
-		ledger_store_serialization_failure();
-	suppressed(mirror, "inserted");
+	insert_row(table, &mirror->user_id, mirror->written, &mirror->row);
 }
 
 /* Writes the row while the capture trigger watches it for us. */
@@ -218,6 +224,34 @@ write_watched(Mirror *mirror)
 	PG_TRY();
 	{
 		write_row(mirror);
+	}
+	PG_FINALLY();
+	{
+		ledger_mirror_expectation = outer;
+	}
+	PG_END_TRY();
+}
+
+void
+ledger_mirror_set(LegacyTable *table, const pg_uuid_t *user_id, bool has_row,
+				  const Numeric *values, LegacyRow *row)
+{
+	MirrorExpectation *outer = ledger_mirror_expectation;
+	MirrorExpectation expectation = {table, *user_id};
+
+	for (int i = 0; i < table->ncolumns; i++)
+		check_digits(&table->columns[i], values[i]);
+	ledger_mirror_expectation = &expectation;
+	PG_TRY();
+	{
+		if (!has_row)
+			insert_row(table, user_id, values, row);
+		else
+		{
+			ledger_legacy_set(table, user_id, values, row);
+			if (!row->found)
+				suppressed(table, "updated");
+		}
 	}
 	PG_FINALLY();
 	{

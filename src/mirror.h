@@ -25,6 +25,14 @@ typedef struct MirrorExpectation
 
 extern MirrorExpectation *ledger_mirror_expectation;
 
+/*
+ * Gives the user's row these values (NULL: as it is), or inserts it with them
+ * if has_row is false, as a write of the mirror. The row is locked. *row is
+ * the row after it.
+ */
+extern void ledger_mirror_set(LegacyTable *table, const pg_uuid_t *user_id, bool has_row,
+							  const Numeric *values, LegacyRow *row);
+
 /* Records what a trigger did to a row beside the mirror's own change. */
 extern void ledger_capture_side_effect(const LegacyTable *table, const pg_uuid_t *user_id,
 									   const Numeric *deltas);

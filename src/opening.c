@@ -139,7 +139,7 @@ open_column(PostingRequest *request, LegacyTable *table, const LegacyColumn *col
 	}
 }
 
-void
+int64
 ledger_opening_open(LegacyTable *table, const pg_uuid_t *user_id,
 					const LedgerAccount *accounts, int naccounts)
 {
@@ -160,5 +160,5 @@ ledger_opening_open(LegacyTable *table, const pg_uuid_t *user_id,
 	request->accounts[marked].mark_opened = table->bit;
 	for (int i = 0; i < table->ncolumns; i++)
 		open_column(request, table, &table->columns[i], user_id, values[i], accounts, naccounts);
-	(void) ledger_post(request);
+	return ledger_post(request);
 }

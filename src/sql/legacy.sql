@@ -655,27 +655,27 @@ CREATE FUNCTION ledger.legacy_store(legacy regclass, mapping jsonb, key_column n
 AS $$
 #variable_conflict use_column
 DECLARE
-	mapping_id smallint;
+	own_id smallint;
 BEGIN
-	SELECT m.id INTO mapping_id FROM ledger.legacy_mappings m WHERE m.legacy = legacy_store.legacy;
+	SELECT m.id INTO own_id FROM ledger.legacy_mappings m WHERE m.legacy = legacy_store.legacy;
 	IF FOUND THEN
 		UPDATE ledger.legacy_mappings m
 			SET key_column = legacy_store.key_column, constants = mapping -> 'constants', capture = legacy_store.capture,
 				attached_at = clock_timestamp(), attached_by = caller, detached_at = NULL
-			WHERE m.id = mapping_id;
-		DELETE FROM ledger.legacy_columns c WHERE c.mapping_id = legacy_store.mapping_id;
+			WHERE m.id = own_id;
+		DELETE FROM ledger.legacy_columns c WHERE c.mapping_id = own_id;
 	ELSE
-		SELECT min(n) INTO mapping_id FROM generate_series(1, 31) n
+		SELECT min(n) INTO own_id FROM generate_series(1, 31) n
 			WHERE NOT EXISTS (SELECT FROM ledger.legacy_mappings m WHERE m.id = n);
-		IF mapping_id IS NULL THEN
+		IF own_id IS NULL THEN
 			RAISE EXCEPTION 'too many legacy tables' USING ERRCODE = 'program_limit_exceeded',
 				DETAIL = 'A database can have had at most 31 of them.';
 		END IF;
 		INSERT INTO ledger.legacy_mappings (id, legacy, key_column, constants, capture, attached_by)
-			VALUES (mapping_id, legacy, key_column, mapping -> 'constants', capture, caller);
+			VALUES (own_id, legacy, key_column, mapping -> 'constants', capture, caller);
 	END IF;
 	INSERT INTO ledger.legacy_columns (mapping_id, ordinal, legacy_column, accounts)
-		SELECT legacy_store.mapping_id, c.ordinal, c.item ->> 'column',
+		SELECT own_id, c.ordinal, c.item ->> 'column',
 			ARRAY(SELECT jsonb_array_elements_text(c.item -> 'accounts'))
 		FROM jsonb_array_elements(mapping -> 'columns') WITH ORDINALITY AS c (item, ordinal);
 	INSERT INTO ledger.legacy_log (legacy, action, capture, changed_by)
