@@ -89,15 +89,18 @@ CREATE FUNCTION ledger.repair_user(user_id uuid, direction text, dry_run boolean
 REVOKE ALL ON FUNCTION ledger.repair_user(uuid, text, boolean, numeric, text) FROM PUBLIC;
 COMMENT ON FUNCTION ledger.repair_user(uuid, text, boolean, numeric, text) IS 'repair() of one user.';
 
+CREATE TYPE ledger.repaired_column AS (user_id uuid, legacy_column text, before numeric, after numeric, transaction_id bigint);
+
 CREATE FUNCTION ledger.repair(user_id uuid DEFAULT NULL, direction text DEFAULT 'legacy', dry_run boolean DEFAULT true,
 	max_rows bigint DEFAULT NULL, max_amount numeric DEFAULT NULL, reason text DEFAULT NULL)
-	RETURNS TABLE (user_id uuid, legacy_column text, before numeric, after numeric, transaction_id bigint)
+	RETURNS SETOF ledger.repaired_column
 	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY INVOKER
 	SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
 DECLARE
 	one record;
+	repaired ledger.repaired_column;
 	done bigint := 0;
 BEGIN
 	IF direction IS NULL OR dry_run IS NULL OR NOT (dry_run OR reason IS NOT NULL) THEN
@@ -122,13 +125,12 @@ BEGIN
 		ORDER BY 1
 	LOOP
 		EXIT WHEN done + one.n > max_rows;
-		FOR legacy_column, before, after, transaction_id IN
-			SELECT u.legacy_column, u.before, u.after, u.transaction_id
+		FOR repaired IN
+			SELECT one.user_id, u.legacy_column, u.before, u.after, u.transaction_id
 			FROM ledger.repair_user(one.user_id, direction, dry_run, max_amount, reason) u
 		LOOP
-			user_id := one.user_id;
 			done := done + 1;
-			RETURN NEXT;
+			RETURN NEXT repaired;
 		END LOOP;
 	END LOOP;
 END

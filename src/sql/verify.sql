@@ -177,8 +177,8 @@ AS $$
 		(t.relpersistence <> 'p', 'not permanent'),
 		(t.relrowsecurity, 'under row security'),
 		(t.relhasrules, 'under rules'),
-		(EXISTS (SELECT FROM pg_inherits i WHERE t.oid IN (i.inhrelid, i.inhparent)), 'part of an inheritance')) AS w (is, what)
-	WHERE w.is
+		(EXISTS (SELECT FROM pg_inherits i WHERE t.oid IN (i.inhrelid, i.inhparent)), 'part of an inheritance')) AS w (so, what)
+	WHERE w.so
 	UNION ALL
 	SELECT 'indexes', format('index %s of ledger.%s is not valid', i.indexrelid::regclass, t.relname)
 	FROM pg_index i JOIN tables t ON t.oid = i.indrelid
