@@ -22,7 +22,7 @@ BEGIN
 	FOR statement IN
 		SELECT format('ALTER TABLE %s DISABLE TRIGGER ALL', t.oid::regclass)
 		FROM pg_class t
-		WHERE t.relnamespace = 'ledger'::regnamespace AND t.relkind = 'r'
+		WHERE (t.relnamespace = 'ledger'::regnamespace OR t.oid = to_regclass('public.oracle_balances')) AND t.relkind = 'r'
 	LOOP
 		EXECUTE statement;
 	END LOOP;
