@@ -26,8 +26,11 @@ SQL_PARTS = types settings accounts journal reservations \
 DATA_built = ledger--1.0.sql
 
 REGRESS := $(sort $(notdir $(basename $(wildcard $(here)sql/*.sql))))
-ISOLATION := $(sort $(notdir $(basename $(wildcard $(here)test/isolation/specs/*.spec))))
+# A spec cannot include a file: one that is made of them goes first and leaves
+# the oracle and the helpers in the database for the others.
+ISOLATION := oracle $(sort $(notdir $(basename $(wildcard $(here)test/isolation/specs/*.spec))))
 ISOLATION_OPTS = --inputdir=$(srcdir)/test/isolation
+REGRESS_PREP = output_iso/specs/oracle.spec
 
 PG_CPPFLAGS = -I$(srcdir)/src
 PG_CFLAGS = -Wall -Wextra -Werror -Wno-unused-parameter -Wno-sign-compare -Wno-missing-field-initializers
@@ -51,6 +54,10 @@ endif
 
 ledger--1.0.sql: $(SQL_PARTS:%=src/sql/%.sql)
 	cat $^ > $@
+
+output_iso/specs/oracle.spec: test/lib/oracle.sql test/isolation/helpers.sql test/isolation/oracle.spec
+	mkdir -p $(@D)
+	(for sql in $(wordlist 1,2,$^); do echo 'setup {'; cat $$sql; echo '}'; done; cat $(lastword $^)) > $@
 
 sandbox = '$(here)test/lib/sandbox'
 test_packages = --with postgresql-15-pgtap --with libipc-run-perl --with libdbd-pg-perl

@@ -476,8 +476,8 @@ ledger_account_next(StoreScan *scan, LedgerAccount *account)
 }
 
 /*
- * Inserts the account's row with totals of zero and gives it an id; false if
- * somebody's committed row is in the way, which the caller then finds.
+ * Inserts the account's row with totals of zero and gives it an id; false, and
+ * no id, if somebody's committed row is in the way, which the caller then finds.
  */
 bool
 ledger_account_insert(Store *accounts, LedgerAccount *account)
@@ -492,7 +492,10 @@ ledger_account_insert(Store *accounts, LedgerAccount *account)
 	account->version = 0;
 	account->debits = account->credits = ledger_amount_zero();
 	write_row(account, values, isnull);
-	return ledger_store_insert_new(accounts, "accounts_identity", values, isnull);
+	if (ledger_store_insert_new(accounts, "accounts_identity", values, isnull))
+		return true;
+	account->id = 0;
+	return false;
 }
 
 TM_Result
