@@ -366,6 +366,16 @@ find(Store *accounts, LedgerAccount *account, const char *index, Snapshot snapsh
 	return found;
 }
 
+static bool
+is_account(const LedgerAccount *found, const LedgerAccount *wanted, bool by_id)
+{
+	if (by_id)
+		return found->id == wanted->id;
+	return found->type == wanted->type && found->currency == wanted->currency &&
+		found->external_id == NULL && found->has_user == wanted->has_user &&
+		(!found->has_user || memcmp(&found->user_id, &wanted->user_id, UUID_LEN) == 0);
+}
+
 /* The version that this transaction left, if the snapshot sees it there. */
 static bool
 find_at_place(Store *accounts, LedgerAccount *account, bool by_id, Snapshot snapshot)
@@ -374,17 +384,20 @@ find_at_place(Store *accounts, LedgerAccount *account, bool by_id, Snapshot snap
 	bool		isnull[ACCOUNT_COLUMNS];
 	LedgerAccount found = *account;
 
-	if (!ledger_place_get(account, by_id, &found.tid) ||
-		!ledger_store_fetch(accounts, &found.tid, snapshot, values, isnull))
-		return false;
-	read_row(&found, values, isnull);
-	if (by_id ? found.id != account->id :
-		found.type != account->type || found.currency != account->currency ||
-		found.has_user != account->has_user || found.external_id != NULL ||
-		(found.has_user && memcmp(&found.user_id, &account->user_id, UUID_LEN) != 0))
-		return false;
-	*account = found;
-	return true;
+	while (ledger_place_get(account, by_id, &found.tid))
+	{
+		if (ledger_store_fetch(accounts, &found.tid, snapshot, values, isnull))
+		{
+			read_row(&found, values, isnull);
+			if (is_account(&found, account, by_id))
+			{
+				*account = found;
+				return true;
+			}
+		}
+		ledger_place_drop(account, by_id);
+	}
+	return false;
 }
 
 /* Finds the account of type, user and currency. */

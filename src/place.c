@@ -6,11 +6,17 @@
  * versions that no snapshot of it may skip: 100,000 postings to one account
  * would walk it 100,000 times. So the place of the newest version is kept per
  * account. It is a hint: the reader fetches it under its snapshot and looks
- * whether it is the row it wants, else asks the index; savepoints, exception
- * blocks and other writers need no bookkeeping.
+ * whether it is the row it wants, else asks the index.
+ *
+ * A subtransaction that is rolled back takes its version with it, and the walk
+ * would be as long as before; so an account has a stack of places, one for
+ * each subtransaction that moved it. A place that turns out to be gone is
+ * dropped and the one below tried. That needs no callback: subtransactions
+ * are numbered as they start, so when one sets a place, all that have its own
+ * number or a higher one were inside it and are replaced.
  *
  * Memory: a hash in the transaction's context, made at the second call; most
- * transactions make one.
+ * transactions make one. A stack has at most one place for each subtransaction.
  */
 #include "postgres.h"
 
@@ -29,10 +35,18 @@ typedef struct PlaceKey
 	uint64		identity;		/* hash of type and currency */
 } PlaceKey;
 
+typedef struct PlaceVersion
+{
+	SubTransactionId subxact;	/* that put it there */
+	ItemPointerData tid;
+} PlaceVersion;
+
 typedef struct Place
 {
 	PlaceKey	key;
-	ItemPointerData tid;
+	int			n;
+	int			max;
+	PlaceVersion *versions;		/* the newest last */
 } Place;
 
 static HTAB *places = NULL;
@@ -88,20 +102,54 @@ make_key(const LedgerAccount *account, bool by_id)
 	return key;
 }
 
+static Place *
+find(const LedgerAccount *account, bool by_id)
+{
+	PlaceKey	key;
+
+	if (places == NULL)
+		return NULL;
+	key = make_key(account, by_id);
+	return hash_search(places, &key, HASH_FIND, NULL);
+}
+
 bool
 ledger_place_get(const LedgerAccount *account, bool by_id, ItemPointer tid)
 {
-	PlaceKey	key;
-	Place	   *place;
+	Place	   *place = find(account, by_id);
 
-	if (places == NULL)
+	if (place == NULL || place->n == 0)
 		return false;
-	key = make_key(account, by_id);
-	place = hash_search(places, &key, HASH_FIND, NULL);
-	if (place == NULL)
-		return false;
-	*tid = place->tid;
+	*tid = place->versions[place->n - 1].tid;
 	return true;
+}
+
+/* The newest place is not the account's any more. */
+void
+ledger_place_drop(const LedgerAccount *account, bool by_id)
+{
+	Place	   *place = find(account, by_id);
+
+	if (place && place->n > 0)
+		place->n--;
+}
+
+static void
+set(Place *place, ItemPointerData tid)
+{
+	SubTransactionId subxact = GetCurrentSubTransactionId();
+
+	while (place->n > 0 && place->versions[place->n - 1].subxact >= subxact)
+		place->n--;
+	if (place->n == place->max)
+	{
+		place->max = place->max ? place->max * 2 : 1;
+		place->versions = place->versions == NULL ?
+			MemoryContextAlloc(TopTransactionContext, sizeof(PlaceVersion) * place->max) :
+			repalloc(place->versions, sizeof(PlaceVersion) * place->max);
+	}
+	place->versions[place->n].subxact = subxact;
+	place->versions[place->n++].tid = tid;
 }
 
 void
@@ -113,10 +161,16 @@ ledger_place_set(const LedgerAccount *account)
 	{
 		PlaceKey	key = make_key(account, by_id);
 		Place	   *place;
+		bool		found;
 
 		if (!by_id && account->external_id != NULL)
 			continue;
-		place = hash_search(places, &key, HASH_ENTER, NULL);
-		place->tid = account->tid;
+		place = hash_search(places, &key, HASH_ENTER, &found);
+		if (!found)
+		{
+			place->n = place->max = 0;
+			place->versions = NULL;
+		}
+		set(place, account->tid);
 	}
 }

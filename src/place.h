@@ -10,8 +10,12 @@
 
 extern void ledger_place_init(void);
 
-/* A hint: to be checked by fetching the row and looking which one it is. */
+/*
+ * A hint: to be checked by fetching the row and looking which one it is; if it
+ * is another, drop the place and ask again.
+ */
 extern bool ledger_place_get(const LedgerAccount *account, bool by_id, ItemPointer tid);
+extern void ledger_place_drop(const LedgerAccount *account, bool by_id);
 extern void ledger_place_set(const LedgerAccount *account);
 
 /* To be called once for each call that posts. */
