@@ -159,11 +159,13 @@ CALL expect('Grace''s total', (ledger.get_balance(:grace)).total_value, 1244.50)
 CALL expect('Edsger''s total', (ledger.get_balance(:edsger)).total_value, 20.000001);
 
 \echo
-\echo '16. The house: what is owned equals what is owed, in each currency.'
+\echo '16. The house opens with what it holds: then opening_balance is zero, and what is owned equals what is owed.'
+SELECT ledger.open_house_balance('system_buffer_usdc', 'USDC', 1334.50, 'chain wallet') AS transaction,
+	   ledger.open_house_balance('broker_operational', 'USD', 260.000001, 'statement of the broker') AS transaction;
 SELECT account_type, currency, balance FROM ledger.account_balances WHERE user_id IS NULL ORDER BY 1, 2;
 SELECT a.currency,
-	   sum(a.balance) FILTER (WHERE t.normal_side = 'debit') AS debit_normal,
-	   sum(a.balance) FILTER (WHERE t.normal_side = 'credit') AS credit_normal
+	   sum(a.balance) FILTER (WHERE t.normal_side = 'debit') AS owned,
+	   sum(a.balance) FILTER (WHERE t.normal_side = 'credit') AS owed
 FROM ledger.account_balances a JOIN ledger.account_types t ON t.name = a.account_type
 GROUP BY a.currency ORDER BY a.currency;
 
