@@ -42,6 +42,9 @@
 /* Whether this transaction has captured a write; may be one rolled back since. */
 static bool capture_seen = false;
 
+/* Whether this transaction has found that nobody restores the ledger. */
+static bool no_restore = false;
+
 /* ---- storing a write ------------------------------------------------------------- */
 
 static Datum
@@ -205,9 +208,40 @@ report_double_write(const Write *write)
 	ledger_compare_report(&write->user_id, columns, n, false);
 }
 
+/*
+ * Whether the ledger's data is being restored: the rows of its log are there,
+ * their sequence, which pg_dump sets last, is not. A legacy row that is put
+ * back then is no write; it agrees with the ledger that came with it.
+ */
+static bool
+is_restore(void)
+{
+	OwnerContext saved;
+	bool		isnull;
+	bool		result;
+
+	if (no_restore)
+		return false;
+	ledger_become(&saved, ledger_table_owner(ledger_relation_oid("legacy_log")));
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "SPI_connect failed");
+	if (SPI_execute("SELECT EXISTS (SELECT FROM ledger.legacy_log l, ledger.legacy_log_id_seq s"
+					" WHERE l.id OPERATOR(pg_catalog.>)"
+					"  CASE WHEN s.is_called THEN s.last_value ELSE 0 END)",
+					true, 1) != SPI_OK_SELECT)
+		elog(ERROR, "could not read the log of legacy tables");
+	result = DatumGetBool(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+	SPI_finish();
+	ledger_unbecome(&saved);
+	no_restore = !result;
+	return result;
+}
+
 static void
 capture_outside(Write *write)
 {
+	if (strcmp(write->operation, "INSERT") == 0 && is_restore())
+		return;
 	if (SessionReplicationRole == SESSION_REPLICATION_ROLE_REPLICA)
 	{
 		write->kind = "bypass";
@@ -450,7 +484,7 @@ static void
 xact_callback(XactEvent event, void *arg)
 {
 	if (event == XACT_EVENT_COMMIT || event == XACT_EVENT_ABORT || event == XACT_EVENT_PREPARE)
-		capture_seen = false;
+		capture_seen = no_restore = false;
 }
 
 void

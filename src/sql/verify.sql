@@ -202,7 +202,10 @@ AS $$
 			(SELECT CASE WHEN q.is_called THEN q.last_value ELSE 0 END FROM ledger.transaction_id_seq q) AS at
 		UNION ALL
 		SELECT 'account_id_seq', (SELECT max(a.id) FROM ledger.accounts a),
-			(SELECT CASE WHEN q.is_called THEN q.last_value ELSE 0 END FROM ledger.account_id_seq q)) u
+			(SELECT CASE WHEN q.is_called THEN q.last_value ELSE 0 END FROM ledger.account_id_seq q)
+		UNION ALL
+		SELECT 'legacy_log_id_seq', (SELECT max(l.id) FROM ledger.legacy_log l),
+			(SELECT CASE WHEN q.is_called THEN q.last_value ELSE 0 END FROM ledger.legacy_log_id_seq q)) u
 	WHERE u.used > u.at
 	UNION ALL
 	SELECT 'settings', format('there are %s rows of settings', count(*)) FROM ledger.settings HAVING count(*) > 1
