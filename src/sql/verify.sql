@@ -141,17 +141,6 @@ $$;
 REVOKE ALL ON FUNCTION ledger.verify_reservations() FROM PUBLIC;
 COMMENT ON FUNCTION ledger.verify_reservations() IS 'Internal: problems of reservations, for verify().';
 
-/* The extension's own triggers: table, name, function. */
-CREATE FUNCTION ledger.verify_expected_triggers() RETURNS TABLE (table_name text, trigger_name text)
-	LANGUAGE sql IMMUTABLE PARALLEL SAFE SECURITY INVOKER
-	SET search_path = pg_catalog, pg_temp
-AS $$
-	VALUES ('currencies', 'type_guard'), ('account_types', 'type_guard'),
-		('legacy_mappings', 'legacy_changed'), ('legacy_columns', 'legacy_changed')
-$$;
-REVOKE ALL ON FUNCTION ledger.verify_expected_triggers() FROM PUBLIC;
-COMMENT ON FUNCTION ledger.verify_expected_triggers() IS 'Internal: the triggers that the extension''s tables must have, enabled always.';
-
 CREATE FUNCTION ledger.verify_catalog() RETURNS TABLE (check_name text, problem text)
 	LANGUAGE sql STABLE PARALLEL SAFE SECURITY INVOKER
 	SET search_path = pg_catalog, pg_temp
@@ -159,18 +148,15 @@ AS $$
 	WITH tables AS (
 		SELECT c.* FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 		WHERE n.nspname = 'ledger' AND c.relkind = 'r'
-	), triggers AS (
-		SELECT t.relname::text AS table_name, g.tgname::text AS trigger_name, g.tgenabled
-		FROM pg_trigger g JOIN tables t ON t.oid = g.tgrelid WHERE NOT g.tgisinternal
 	)
-	SELECT 'own_triggers', format('trigger %s on ledger.%s is %s', e.trigger_name, e.table_name,
-			CASE WHEN t.trigger_name IS NULL THEN 'missing' ELSE 'not enabled always' END)
-	FROM ledger.verify_expected_triggers() e LEFT JOIN triggers t USING (table_name, trigger_name)
-	WHERE t.tgenabled IS DISTINCT FROM 'A'
+	SELECT 'own_triggers', CASE WHEN d.table_name IS NULL THEN format('event trigger %s is %s', d.trigger_name, d.what)
+		ELSE format('trigger %s on %s is %s', d.trigger_name, d.table_name, d.what) END
+	FROM ledger.disarmed() d WHERE d.table_name IS NULL OR starts_with(d.table_name, 'ledger.')
 	UNION ALL
-	SELECT 'foreign_triggers', format('trigger %s on ledger.%s does not fire for postings', t.trigger_name, t.table_name)
-	FROM triggers t LEFT JOIN ledger.verify_expected_triggers() e USING (table_name, trigger_name)
-	WHERE e.table_name IS NULL
+	SELECT 'foreign_triggers', format('trigger %s on ledger.%s does not fire for postings', g.tgname, t.relname)
+	FROM pg_trigger g JOIN tables t ON t.oid = g.tgrelid
+	WHERE NOT g.tgisinternal
+		AND (format('ledger.%I', t.relname), g.tgname::text) NOT IN (SELECT e.table_name, e.trigger_name FROM ledger.guards() e)
 	UNION ALL
 	SELECT 'tables', format('ledger.%s is %s', t.relname, w.what)
 	FROM tables t CROSS JOIN LATERAL (VALUES
@@ -238,13 +224,8 @@ AS $$
 			FROM ledger.legacy_columns c WHERE c.mapping_id = a.id)), a.key_column::name) t
 	WHERE a.relation IS NOT NULL AND NOT t.passed
 	UNION ALL
-	SELECT 'capture_triggers', format('trigger %s on %s is %s', e.name, a.legacy,
-			CASE WHEN g.oid IS NULL THEN 'missing' ELSE 'not enabled always' END)
-	FROM attached a
-	CROSS JOIN (VALUES ('ledger_capture', 29), ('ledger_capture_truncate', 34)) AS e (name, type)
-	LEFT JOIN pg_trigger g ON g.tgrelid = a.legacy AND g.tgname = e.name AND g.tgtype = e.type
-		AND g.tgqual IS NULL AND g.tgfoid = 'ledger.capture()'::regprocedure
-	WHERE a.relation IS NOT NULL AND g.tgenabled IS DISTINCT FROM 'A'
+	SELECT 'capture_triggers', format('trigger %s on %s is %s', d.trigger_name, d.table_name, d.what)
+	FROM ledger.disarmed() d WHERE NOT starts_with(d.table_name, 'ledger.')
 $$;
 REVOKE ALL ON FUNCTION ledger.verify_legacy() FROM PUBLIC;
 COMMENT ON FUNCTION ledger.verify_legacy() IS 'Internal: problems of attached legacy tables, for verify().';
