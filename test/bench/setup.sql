@@ -14,6 +14,7 @@ SELECT ('00000000-0000-4000-8000-' || lpad(n::text, 12, '0'))::uuid, n % 1000, n
 FROM generate_series(1, :users) n;
 INSERT INTO legacy_balances SELECT * FROM balances;
 SELECT * FROM ledger.attach_legacy('balances');
--- every user is opened before anything is timed
+-- every user is opened, and mirrored, before anything is timed
+SELECT ledger.configure(shadow_mode => true, reason => 'bench');
 SELECT count(ledger.credit_user_usdc(user_id, 1, 'opening')) FROM balances;
 VACUUM ANALYZE;
