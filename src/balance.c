@@ -192,9 +192,12 @@ ledger_get_balance(PG_FUNCTION_ARGS)
 	return form_result(fcinfo, values, isnull);
 }
 
-/* The balance of a house account that has one currency. */
+/*
+ * The balance of a house account that has one currency, and the lowest that
+ * is allowed (NULL: any).
+ */
 static Numeric
-house_balance(const LedgerAccountType *type)
+house_balance(const LedgerAccountType *type, Numeric *min)
 {
 	LedgerAccount account = {0};
 	Store	   *accounts;
@@ -210,8 +213,21 @@ house_balance(const LedgerAccountType *type)
 	accounts = ledger_accounts_open(AccessShareLock);
 	found = ledger_account_find(accounts, &account, GetActiveSnapshot());
 	ledger_store_close(accounts);
+	*min = found ? ledger_account_min_balance(&account) : type->min_balance;
 	return found ? ledger_account_balance(&account) :
 		ledger_amount_normalise(ledger_amount_zero(), type->currency->display_digits);
+}
+
+/* The lowest balance that one of the user's account types may have. */
+static Numeric
+min_of(const UserBalances *user, const LedgerAccountType *type)
+{
+	for (int i = 0; i < user->naccounts; i++)
+	{
+		if (user->accounts[i].type == type)
+			return ledger_account_min_balance(&user->accounts[i]);
+	}
+	return type->min_balance;
 }
 
 static const LedgerAccountType *
@@ -241,9 +257,10 @@ ledger_get_account_balance(PG_FUNCTION_ARGS)
 	const LedgerAccountType *type = arg_account_type(fcinfo, 1);
 	const pg_uuid_t *user_id = arg_user_of(fcinfo, 0, type);
 	UserBalances user;
+	Numeric		min;
 
 	if (user_id == NULL)
-		PG_RETURN_NUMERIC(house_balance(type));
+		PG_RETURN_NUMERIC(house_balance(type, &min));
 	read_user(user_id, ledger_settings_get(), &user);
 	PG_RETURN_NUMERIC(balance_of(&user, type));
 }
@@ -261,6 +278,7 @@ ledger_check_available_balance(PG_FUNCTION_ARGS)
 	UserBalances user;
 	Numeric		amount;
 	Numeric		balance;
+	Numeric		min;
 
 	amount = ledger_arg_amount(fcinfo, 1, type->currency ? type->currency->code : "USD");
 	settings.shadow_mode = settings.strict_mode = settings.source_legacy = false;
@@ -268,11 +286,12 @@ ledger_check_available_balance(PG_FUNCTION_ARGS)
 	{
 		read_user(user_id, &settings, &user);
 		balance = balance_of(&user, type);
+		min = min_of(&user, type);
 	}
 	else
-		balance = house_balance(type);
-	if (type->min_balance)
-		balance = ledger_amount_sub(balance, type->min_balance);
+		balance = house_balance(type, &min);
+	if (min)
+		balance = ledger_amount_sub(balance, min);
 	PG_RETURN_BOOL(ledger_amount_cmp(balance, amount) >= 0);
 }
 
@@ -295,4 +314,3 @@ ledger_find_transaction(PG_FUNCTION_ARGS)
 		PG_RETURN_NULL();
 	PG_RETURN_INT64(id);
 }
-

@@ -358,8 +358,8 @@ read_posting(Datum element, bool isnull, int n)
 				 errmsg("posting %d has no debit or no credit account", n),
 				 errhint("Pass ROW(debit_account, credit_account, amount)::ledger.posting.")));
 	raw.amount = amount_null ? NULL : DatumGetNumeric(PointerGetDatum(raw.amount));
-	if (amount_null)
-		(void) ledger_amount_check(NULL, "", 0, 0);
+	/* its currency's scale is checked once the account is known */
+	(void) ledger_amount_check(raw.amount, "", INT_MAX, 0);
 	return raw;
 }
 
@@ -419,6 +419,11 @@ add_postings(PostingRequest *request, ArrayType *array)
 	int			n;
 	RawPosting *raw;
 
+	if (ARR_NDIM(array) > 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("postings must be an array of one dimension"),
+				 errhint("Pass ARRAY[posting, ...].")));
 	deconstruct_array(array, ARR_ELEMTYPE(array), -1, false, TYPALIGN_DOUBLE,
 					  &elements, &nulls, &n);
 	if (n == 0)
@@ -598,7 +603,7 @@ ledger_reverse_transaction(PG_FUNCTION_ARGS)
 	int			n;
 
 	if (amount)
-		amount = ledger_amount_check(amount, "", NUMERIC_MAX_PRECISION, 0);
+		amount = ledger_amount_check(amount, "", INT_MAX, 0);
 	rows = find_original(id, &n);
 	if (is_partial(rows, n, amount) && PG_ARGISNULL(3))
 		ereport(ERROR,

@@ -376,7 +376,7 @@ insert_reservation(const PostingRequest *request, bool has_expiry, TimestampTz e
 	r.has_order = request->has_reference;
 	r.order_id = request->reference_id;
 	r.amount = request->lines[0].amount;
-	r.executed = r.released = ledger_amount_zero();
+	r.executed = r.released = normal(ledger_amount_zero());
 	r.status = "active";
 	r.has_expiry = has_expiry;
 	r.expires_at = expires_at;

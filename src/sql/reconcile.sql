@@ -90,6 +90,7 @@ REVOKE ALL ON FUNCTION ledger.repair_user(uuid, text, boolean, numeric, text) FR
 COMMENT ON FUNCTION ledger.repair_user(uuid, text, boolean, numeric, text) IS 'repair() of one user.';
 
 CREATE TYPE ledger.repaired_column AS (user_id uuid, legacy_column text, before numeric, after numeric, transaction_id bigint);
+COMMENT ON TYPE ledger.repaired_column IS 'What repair() returns: a legacy column before and after; transaction_id if the ledger was changed.';
 
 CREATE FUNCTION ledger.repair(user_id uuid DEFAULT NULL, direction text DEFAULT 'legacy', dry_run boolean DEFAULT true,
 	max_rows bigint DEFAULT NULL, max_amount numeric DEFAULT NULL, reason text DEFAULT NULL)

@@ -3,7 +3,8 @@
  *
  * Five people with names, and functions that say in one line what a call
  * raised, what a transaction moved, what somebody has. Names of people stand
- * for their ids in all of them. Needs an empty ledger; brings the oracle.
+ * for their ids in all of them. They are VOLATILE, so as to see what their own
+ * statement has posted. Needs an empty ledger; brings the oracle.
  */
 SET client_min_messages = warning;
 \ir oracle.sql
@@ -43,7 +44,7 @@ $$;
 
 /* usdc_balance@alice, system_buffer_usdc, fx_clearing/USD */
 CREATE FUNCTION public.label(account_id bigint) RETURNS text
-	LANGUAGE sql STABLE
+	LANGUAGE sql VOLATILE
 AS $$
 	SELECT a.account_type
 		|| CASE WHEN t.currency IS NULL THEN '/' || a.currency ELSE '' END
@@ -56,7 +57,7 @@ $$;
 
 /* The postings of a transaction: Dr account Cr account amount currency; ... */
 CREATE FUNCTION public.postings(transaction_id bigint) RETURNS text
-	LANGUAGE sql STABLE
+	LANGUAGE sql VOLATILE
 AS $$
 	SELECT string_agg(format('Dr %s Cr %s %s %s', public.label(d.account_id), public.label(c.account_id), d.amount, d.currency),
 					  '; ' ORDER BY d.ordinal)
@@ -67,7 +68,7 @@ $$;
 
 /* usdc_balance, pending_investment, fiat_exposure of a user */
 CREATE FUNCTION public.has(user_id uuid) RETURNS text
-	LANGUAGE sql STABLE
+	LANGUAGE sql VOLATILE
 AS $$
 	SELECT concat_ws(' ', b.usdc_balance, b.pending_investment, b.fiat_exposure)
 	FROM ledger.get_user_balance(has.user_id) b
@@ -75,13 +76,13 @@ $$;
 
 /* amount executed released remaining status */
 CREATE FUNCTION public.reserved(order_id uuid) RETURNS text
-	LANGUAGE sql STABLE
+	LANGUAGE sql VOLATILE
 AS $$
 	SELECT concat_ws(' ', r.amount, r.executed, r.released, r.remaining, r.status)
 	FROM ledger.reservations r WHERE r.order_id = reserved.order_id
 $$;
 CREATE FUNCTION public.reserved(reservation_id bigint) RETURNS text
-	LANGUAGE sql STABLE
+	LANGUAGE sql VOLATILE
 AS $$
 	SELECT concat_ws(' ', r.amount, r.executed, r.released, r.remaining, r.status)
 	FROM ledger.reservations r WHERE r.id = reserved.reservation_id
@@ -89,7 +90,7 @@ $$;
 
 /* The balance of a house account. */
 CREATE FUNCTION public.house(account_type text, currency text = NULL) RETURNS numeric
-	LANGUAGE sql STABLE
+	LANGUAGE sql VOLATILE
 AS $$
 	SELECT b.balance FROM ledger.account_balances b
 	WHERE b.user_id IS NULL AND b.account_type = house.account_type
@@ -98,7 +99,7 @@ $$;
 
 /* How many rows each table has; what nothing may change but a posting. */
 CREATE FUNCTION public.counts() RETURNS text
-	LANGUAGE plpgsql STABLE
+	LANGUAGE plpgsql VOLATILE
 AS $$
 DECLARE
 	relation regclass;
