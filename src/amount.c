@@ -86,12 +86,18 @@ significant_scale(Numeric a)
 	return DatumGetInt32(DirectFunctionCall1(numeric_min_scale, NumericGetDatum(a)));
 }
 
-/* The same number with as few fractional digits as it needs, but display_digits. */
+/*
+ * The same number with as few fractional digits as it needs, but
+ * display_digits. A legacy row may hold what is no number; it stays as it is.
+ */
 Numeric
 ledger_amount_normalise(Numeric amount, int display_digits)
 {
-	int			scale = Max(significant_scale(amount), display_digits);
+	int			scale;
 
+	if (numeric_is_nan(amount) || numeric_is_inf(amount))
+		return amount;
+	scale = Max(significant_scale(amount), display_digits);
 	if (scale == DatumGetInt32(DirectFunctionCall1(numeric_scale, NumericGetDatum(amount))))
 		return amount;
 	/* exact: never fewer digits than are significant */

@@ -130,7 +130,9 @@ add_to_breakdown(StringInfo json, const LedgerAccountType *type, const char *cur
 	escape_json(json, type->name);
 	appendStringInfoString(json, ": {\"currency\": ");
 	escape_json(json, currency);
-	appendStringInfo(json, ", \"balance\": %s}", ledger_amount_out(balance));
+	/* what a legacy row holds may be no number in JSON's sense */
+	appendStringInfo(json, numeric_is_nan(balance) || numeric_is_inf(balance) ?
+					 ", \"balance\": \"%s\"}" : ", \"balance\": %s}", ledger_amount_out(balance));
 }
 
 /* {account_type: {currency, balance}} of all that the user has. */

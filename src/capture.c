@@ -61,7 +61,7 @@ row_as_jsonb(HeapTuple tuple, TupleDesc desc)
 	return jsonb_from_text(TextDatumGetCString(DirectFunctionCall1(row_to_json, row)));
 }
 
-/* {"column": delta, ...}; a number unless it is not finite */
+/* {"column": delta, ...}; a normalised number unless it is not finite */
 static Datum
 deltas_as_jsonb(const LegacyTable *table, const Numeric *deltas)
 {
@@ -72,14 +72,17 @@ deltas_as_jsonb(const LegacyTable *table, const Numeric *deltas)
 	appendStringInfoChar(&json, '{');
 	for (int i = 0; i < table->ncolumns; i++)
 	{
-		const char *quote;
+		Numeric		delta = deltas[i];
 
-		if (deltas[i] == NULL)
+		if (delta == NULL)
 			continue;
-		quote = numeric_is_nan(deltas[i]) || numeric_is_inf(deltas[i]) ? "\"" : "";
 		appendStringInfoString(&json, comma);
 		escape_json(&json, table->columns[i].name);
-		appendStringInfo(&json, ": %s%s%s", quote, ledger_amount_out(deltas[i]), quote);
+		if (numeric_is_nan(delta) || numeric_is_inf(delta))
+			appendStringInfo(&json, ": \"%s\"", ledger_amount_out(delta));
+		else
+			appendStringInfo(&json, ": %s", ledger_amount_out(ledger_amount_normalise(delta,
+							 ledger_legacy_display_digits(&table->columns[i]))));
 		comma = ", ";
 	}
 	appendStringInfoChar(&json, '}');

@@ -227,7 +227,8 @@ ledger_discrepancy_store(const pg_uuid_t *user_id, const CompareColumn *column,
 						 const char *cause, const char *source,
 						 const char *error_code, const char *note)
 {
-	Oid			types[] = {INT2OID, UUIDOID, TEXTOID, TEXTOID, TEXTOID, NUMERICOID, NUMERICOID, TEXTOID, TEXTOID};
+	Oid			types[] = {INT2OID, UUIDOID, TEXTOID, TEXTOID, TEXTOID, NUMERICOID, NUMERICOID,
+	TEXTOID, TEXTOID};
 	Datum		values[lengthof(types)];
 	char		nulls[] = "         ";
 	OwnerContext saved;

@@ -785,9 +785,7 @@ show_row(const LegacyTable *table, const LegacyRow *row, const LedgerAccount *ac
 				rest = ledger_amount_sub(rest, ledger_account_balance(&accounts[j]));
 		}
 		list[i].type = ledger_account_type(column->types[0]);
-		if (!numeric_is_nan(rest) && !numeric_is_inf(rest))
-			rest = ledger_amount_normalise(rest, list[i].type->currency->display_digits);
-		list[i].balance = rest;
+		list[i].balance = ledger_amount_normalise(rest, list[i].type->currency->display_digits);
 	}
 	return table->ncolumns;
 }

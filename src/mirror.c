@@ -37,6 +37,7 @@ typedef struct Mirror
 	Numeric		written[LEDGER_MAX_LEGACY_COLUMNS]; /* expected change of the row */
 	LegacyRow	row;			/* after the write */
 	bool		inserted;
+	bool		compare_all;	/* not the changed columns alone */
 	MirrorExpectation expectation;
 	LedgerAccount *accounts;	/* the user's, after the postings */
 	int			naccounts;
@@ -207,7 +208,7 @@ write_row(Mirror *mirror)
 	if (ledger_legacy_lock_row(table, &mirror->user_id))
 		suppressed(table, "updated");
 	full_values(mirror);
-	mirror->inserted = true;
+	mirror->inserted = mirror->compare_all = true;
 	insert_row(table, &mirror->user_id, mirror->written, &mirror->row);
 }
 
@@ -312,6 +313,14 @@ write_contained(Mirror *mirror)
 
 /* ---- what came of it ------------------------------------------------------------------ */
 
+static void
+fetch_row(Mirror *mirror)
+{
+	PushActiveSnapshot(GetTransactionSnapshot());
+	ledger_legacy_fetch(mirror->table, &mirror->user_id, &mirror->row);
+	PopActiveSnapshot();
+}
+
 /* What the row's triggers did beside what was asked for. */
 static void
 check_side_effects(Mirror *mirror)
@@ -342,8 +351,11 @@ check_side_effects(Mirror *mirror)
 		rest[i] = ledger_amount_sub(actual, asked);
 		any = true;
 	}
-	if (any)
-		ledger_capture_side_effect(mirror->table, &mirror->user_id, rest);
+	if (!any)
+		return;
+	ledger_capture_side_effect(mirror->table, &mirror->user_id, rest);
+	fetch_row(mirror);
+	mirror->compare_all = true;
 }
 
 /* The changed columns of both sides, now. */
@@ -357,7 +369,7 @@ compare_changed(Mirror *mirror, CompareColumn *columns)
 
 	for (int i = 0; i < n; i++)
 	{
-		if (mirror->deltas[i] == NULL && !mirror->inserted)
+		if (mirror->deltas[i] == NULL && !mirror->compare_all)
 			continue;
 		/* both halves are done: what differs now is told now */
 		if (all[i].status == COMPARE_PENDING)
@@ -424,22 +436,33 @@ note_missing(Mirror *mirror)
 static void
 record_failure(Mirror *mirror, const ErrorData *error)
 {
-	memset(&mirror->row, 0, sizeof(mirror->row));
-	mirror->inserted = false;
-	/* what is not there cannot be read either */
-	if (ERRCODE_TO_CATEGORY(error->sqlerrcode) != MAKE_SQLSTATE('4', '2', '0', '0', '0'))
-	{
-		PushActiveSnapshot(GetTransactionSnapshot());
-		ledger_legacy_fetch(mirror->table, &mirror->user_id, &mirror->row);
-		PopActiveSnapshot();
-	}
+	char	   *sqlstate = pstrdup(unpack_sql_state(error->sqlerrcode));
+
 	ereport(WARNING,
 			(errcode(ERRCODE_LG_DISCREPANCY),
 			 errmsg("shadow mode: legacy row not written | user_id=%s | table=%s | sqlstate=%s",
 					DatumGetCString(DirectFunctionCall1(uuid_out, UUIDPGetDatum(&mirror->user_id))),
-					mirror->table->name, unpack_sql_state(error->sqlerrcode)),
+					mirror->table->name, sqlstate),
 			 errdetail_internal("%s", error->message)));
-	compare_after(mirror, "mirror_failed", unpack_sql_state(error->sqlerrcode), error->message);
+	mirror->inserted = mirror->compare_all = false;
+	/* what cannot be written for want of a column or a right cannot be read */
+	if (ERRCODE_TO_CATEGORY(error->sqlerrcode) != MAKE_SQLSTATE('4', '2', '0', '0', '0'))
+	{
+		fetch_row(mirror);
+		compare_after(mirror, "mirror_failed", sqlstate, error->message);
+		return;
+	}
+	for (int i = 0; i < mirror->table->ncolumns; i++)
+	{
+		CompareColumn column = {mirror->table, &mirror->table->columns[i]};
+
+		if (mirror->deltas[i] == NULL)
+			continue;
+		column.ledger_value = ledger_legacy_ledger_value(column.column, mirror->accounts,
+														 mirror->naccounts);
+		ledger_discrepancy_store(&mirror->user_id, &column, "mirror_failed", "posting",
+								 sqlstate, error->message);
+	}
 }
 
 /* ---- written ---------------------------------------------------------------------------- */

@@ -43,7 +43,8 @@ why_not(const LegacyColumn *column, Numeric value)
 
 	if (numeric_is_nan(value) || numeric_is_inf(value))
 		return psprintf("Column %s is not a finite number.", column->name);
-	shown = ledger_may_show_amounts() ? psprintf(" (%s)", ledger_amount_out(value)) : "";
+	shown = ledger_may_show_amounts() ? psprintf(" (%s)", ledger_amount_out(
+					ledger_amount_normalise(value, currency->display_digits))) : "";
 	if (ledger_amount_sign(value) < 0)
 		return psprintf("Column %s is below zero%s.", column->name, shown);
 	if (DatumGetInt32(DirectFunctionCall1(numeric_min_scale, NumericGetDatum(value))) > currency->scale)
@@ -71,7 +72,8 @@ opening_metadata(const LegacyTable *table, const Numeric *values)
 	{
 		appendStringInfoString(&json, i ? ", " : "");
 		escape_json(&json, table->columns[i].name);
-		appendStringInfo(&json, ": %s", ledger_amount_out(values[i]));
+		appendStringInfo(&json, ": %s", ledger_amount_out(ledger_amount_normalise(values[i],
+					ledger_legacy_display_digits(&table->columns[i]))));
 	}
 	appendStringInfoString(&json, "}}");
 	return DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum(json.data)));

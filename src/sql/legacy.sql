@@ -504,7 +504,7 @@ BEGIN
 	IF passed THEN
 		detail := 'Every row can be opened.';
 	ELSE
-		detail := format('%s rows are negative, not finite, too long or in another currency.', bad);
+		detail := format('Rows that are negative, not finite, too long or in another currency: %s.', bad);
 		hint := 'Correct them: postings for their users are refused until then.';
 	END IF;
 END
@@ -512,8 +512,11 @@ $$;
 REVOKE ALL ON FUNCTION ledger.legacy_check_rows(regclass, jsonb) FROM PUBLIC;
 COMMENT ON FUNCTION ledger.legacy_check_rows(regclass, jsonb) IS 'Internal: whether every row could be opened.';
 
-/* All checks in their order; required are those that attach_legacy() insists on. */
-CREATE FUNCTION ledger.legacy_checks(legacy regclass, mapping jsonb, key_column name)
+/*
+ * All checks in their order; required are those that attach_legacy() insists
+ * on. with_rows: reads the whole table as well.
+ */
+CREATE FUNCTION ledger.legacy_checks(legacy regclass, mapping jsonb, key_column name, with_rows boolean)
 	RETURNS TABLE (check_name text, passed boolean, required boolean, detail text, hint text)
 	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY INVOKER
 	SET search_path = pg_catalog, pg_temp
@@ -549,13 +552,13 @@ BEGIN
 			CASE WHEN w.found IS NULL THEN 'Nothing found.' ELSE format('%s %s.', w.problem, w.found) END,
 			CASE WHEN w.found IS NOT NULL THEN w.hint END
 		FROM ledger.legacy_check_writes(legacy, mapping, key_column) w;
-	IF sound THEN
+	IF sound AND with_rows THEN
 		RETURN QUERY SELECT 'rows', r.passed, false, r.detail, r.hint FROM ledger.legacy_check_rows(legacy, mapping) r;
 	END IF;
 END
 $$;
-REVOKE ALL ON FUNCTION ledger.legacy_checks(regclass, jsonb, name) FROM PUBLIC;
-COMMENT ON FUNCTION ledger.legacy_checks(regclass, jsonb, name) IS 'Internal: every check of the preflight.';
+REVOKE ALL ON FUNCTION ledger.legacy_checks(regclass, jsonb, name, boolean) FROM PUBLIC;
+COMMENT ON FUNCTION ledger.legacy_checks(regclass, jsonb, name, boolean) IS 'Internal: every check of the preflight.';
 
 /*
  * Locks settings and legacy table against writers, in short slices, so that
@@ -613,6 +616,7 @@ AS $$
 #variable_conflict use_column
 DECLARE
 	clean jsonb;
+	one record;
 	failed text;
 BEGIN
 	IF legacy_attach.capture IS NULL OR legacy_attach.capture NOT IN ('record', 'post', 'refuse') THEN
@@ -626,14 +630,17 @@ BEGIN
 	END IF;
 	clean := ledger.legacy_mapping(legacy, mapping);
 
-	RETURN QUERY SELECT c.check_name, c.passed, c.detail, c.hint
-		FROM ledger.legacy_checks(legacy, clean, key_column) c;
-	SELECT string_agg(c.check_name, ', ') INTO failed
-		FROM ledger.legacy_checks(legacy, clean, key_column) c WHERE c.required AND NOT c.passed;
+	FOR one IN SELECT * FROM ledger.legacy_checks(legacy, clean, key_column, true) LOOP
+		RETURN QUERY SELECT one.check_name::text, one.passed::boolean, one.detail::text, one.hint::text;
+		IF one.required AND NOT one.passed THEN
+			failed := concat_ws(', ', failed, one.check_name);
+		END IF;
+	END LOOP;
 	IF really AND failed IS NULL THEN
+		/* what was found before the lock may have changed; the rows are only counted */
 		PERFORM ledger.legacy_lock(legacy, '5s');
 		SELECT string_agg(c.check_name, ', ') INTO failed
-			FROM ledger.legacy_checks(legacy, clean, key_column) c WHERE c.required AND NOT c.passed;
+			FROM ledger.legacy_checks(legacy, clean, key_column, false) c WHERE c.required AND NOT c.passed;
 	END IF;
 	IF really AND failed IS NULL THEN
 		PERFORM ledger.legacy_store(legacy, clean, key_column, legacy_attach.capture, caller);
