@@ -78,7 +78,7 @@ demo:
 	@$(sandbox) test/demo/run
 
 bench:
-	@$(sandbox) test/bench/run $(BENCH)
+	@$(sandbox) --with valgrind test/bench/run $(BENCH)
 
 format-check:
 	@perl '$(here)test/lib/style' '$(here)'
