@@ -132,6 +132,24 @@ settings_relid(void)
 	return row_relid;
 }
 
+/*
+ * Taking the lock processes invalidations: if the extension was dropped while
+ * we waited, the table is looked up anew, and is gone or another.
+ */
+static void
+lock_table(LOCKMODE lockmode)
+{
+	for (;;)
+	{
+		Oid			relid = settings_relid();
+
+		LockRelationOid(relid, lockmode);
+		if (settings_relid() == relid)
+			return;
+		UnlockRelationOid(relid, lockmode);
+	}
+}
+
 /* The row, or the defaults where there is none. */
 static void
 read_row(LedgerSettings *settings, ItemPointer tid, bool *exists)
@@ -211,7 +229,7 @@ ledger_settings_lock(void)
 				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
 				 errmsg("cannot post in a transaction that has changed the settings"),
 				 errhint("Commit the change first.")));
-	LockRelationOid(settings_relid(), RowExclusiveLock);
+	lock_table(RowExclusiveLock);
 	if (!xact_posted)
 	{
 		xact_strict = strict_guc;
@@ -224,7 +242,7 @@ ledger_settings_lock(void)
 const LedgerSettings *
 ledger_settings_get(void)
 {
-	LockRelationOid(settings_relid(), AccessShareLock);
+	lock_table(AccessShareLock);
 	return effective();
 }
 
@@ -483,7 +501,7 @@ ledger_configure(PG_FUNCTION_ARGS)
 	LedgerSettings now;
 	LedgerSettings new;
 
-	LockRelationOid(settings_relid(), AccessShareLock);
+	lock_table(AccessShareLock);
 	now = *cached_row();
 	new = asked_for(fcinfo, &now);
 	if (settings_equal(&now, &new))

@@ -246,8 +246,12 @@ ledger_store_open(StoreSpec *spec, LOCKMODE lockmode)
 
 	store->spec = spec;
 	store->lockmode = lockmode;
-	/* the lock processes invalidations, after which the cache is right */
-	store->relation = table_open(ledger_store_oid(spec), lockmode);
+	/*
+	 * The lock processes invalidations, after which the cache is right; if the
+	 * extension was dropped while we waited, the table is looked up anew.
+	 */
+	while ((store->relation = try_table_open(ledger_store_oid(spec), lockmode)) == NULL)
+		CHECK_FOR_INTERRUPTS();
 	while ((store->cache = spec->cache) == NULL)
 		(void) build_cache(spec, store->relation);
 	store->read_slot = MakeSingleTupleTableSlot(store->cache->desc, &TTSOpsBufferHeapTuple);
