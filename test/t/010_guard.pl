@@ -83,14 +83,14 @@ $node->command_ok([ 'pg_dump', '-Fc', '-f', "$dir/all", 'other' ], 'dumped whole
 my $before = $node->safe_psql('other', $contents);
 $node->safe_psql('other', "SELECT ledger.credit_user_usdc('$user', 1, 'after the dump')");
 my $after = $node->safe_psql('other', $contents);
-$node->command_checks_all([ 'pg_restore', '-e', '--clean', '--if-exists', '-d', 'other', "$dir/all" ], 1, [qr/^$/],
+$node->command_checks_all([ 'pg_restore', '-1', '--clean', '--if-exists', '-d', 'other', "$dir/all" ], 1, [qr/^$/],
 	[qr/cannot drop extension ledger while its journal has rows/], 'pg_restore --clean cannot drop it');
 is($node->safe_psql('other', $contents), $after, 'and leaves it as it was');
 ledger_ok($node, 'and it holds', 'other');
 
-# Without -e it goes on after the error. The rows are safe, but it sets
+# Without -1 it goes on after the error. The rows are safe, but it sets
 # sequences back, which verify() finds.
-$node->command_fails([ 'pg_restore', '--clean', '--if-exists', '-d', 'other', "$dir/all" ], 'nor does it without -e');
+$node->command_fails([ 'pg_restore', '--clean', '--if-exists', '-d', 'other', "$dir/all" ], 'nor does it without -1');
 is($node->safe_psql('other', $contents), $after, 'no row is changed');
 is($node->safe_psql('other', 'SELECT string_agg(check_name, $$ $$) FROM ledger.verify() WHERE NOT passed'),
 	'sequences', 'a sequence that was set back is found');
