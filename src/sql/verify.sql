@@ -51,7 +51,7 @@ AS $$
 		FROM accounts a GROUP BY a.currency) s
 	WHERE s.owned <> s.owed
 	UNION ALL
-	SELECT 'openings', format('account %s of user %s: bits %s, of no known mapping', a.id, a.user_id, a.opened)
+	SELECT 'openings', format('account %s, user %s: opened is %s, not of a user or of no known mapping', a.id, COALESCE(a.user_id::text, 'none'), a.opened)
 	FROM accounts a
 	WHERE a.opened <> 0 AND (a.user_id IS NULL OR a.opened < 0 OR EXISTS (
 		SELECT FROM generate_series(0, 30) AS b WHERE (a.opened >> b) & 1 = 1
