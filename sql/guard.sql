@@ -280,6 +280,14 @@ DROP OWNED BY regress_ledger_owner;
 RESET ledger.allow_drop;
 SELECT count(*) FROM pg_extension WHERE extname = 'ledger';
 
+\set SHOW_CONTEXT never
+-- A schema that is there already must be a superuser's, as a restore makes it.
+CREATE SCHEMA ledger AUTHORIZATION regress_ledger_nobody;
+CREATE EXTENSION ledger;
+DROP SCHEMA ledger;
+CREATE SCHEMA ledger AUTHORIZATION regress_ledger_owner;
+CREATE EXTENSION ledger;
+
 \c :first_database
 DROP DATABASE regress_ledger_guard;
 DROP ROLE regress_ledger_owner, regress_ledger_nobody;

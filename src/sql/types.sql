@@ -5,11 +5,15 @@
  * never collides with them; users add rows of their own.
  */
 
+/*
+ * A schema that somebody made beforehand may hold anything. A superuser's is
+ * trusted: pg_restore creates it, with the owner it had, before the extension.
+ */
 DO $$
 BEGIN
-	IF (SELECT nspowner FROM pg_catalog.pg_namespace WHERE nspname = 'ledger')
-	   OPERATOR(pg_catalog.<>)
-	   (SELECT oid FROM pg_catalog.pg_roles WHERE rolname = CURRENT_USER) THEN
+	IF EXISTS (SELECT FROM pg_catalog.pg_namespace n JOIN pg_catalog.pg_roles r ON r.oid OPERATOR(pg_catalog.=) n.nspowner
+			   WHERE n.nspname OPERATOR(pg_catalog.=) 'ledger'
+				 AND NOT (r.rolsuper OR r.rolname OPERATOR(pg_catalog.=) CURRENT_USER)) THEN
 		RAISE EXCEPTION 'schema ledger exists already and belongs to another role'
 			USING ERRCODE = 'duplicate_schema',
 				  HINT = 'Drop or rename that schema first.';
