@@ -284,8 +284,10 @@ name_blockers(Oid relid)
 			"  pg_catalog.date_trunc('milliseconds', pg_catalog.clock_timestamp() - p.prepared)) END"
 			" FROM pg_catalog.pg_locks l"
 			" LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid"
-			" LEFT JOIN pg_catalog.pg_prepared_xacts p"
-			"  ON l.pid IS NULL AND l.virtualtransaction = '-1/' || p.transaction::pg_catalog.text"
+			/* a prepared transaction is known by the lock on its own xid */
+			" LEFT JOIN (pg_catalog.pg_prepared_xacts p JOIN pg_catalog.pg_locks x"
+			"   ON x.locktype = 'transactionid' AND x.transactionid = p.transaction AND x.pid IS NULL)"
+			"  ON l.pid IS NULL AND l.virtualtransaction = x.virtualtransaction"
 			" WHERE l.locktype = 'relation' AND l.relation = $1 AND l.granted"
 			"  AND l.database = (SELECT oid FROM pg_catalog.pg_database"
 			"                    WHERE datname = pg_catalog.current_database())"
