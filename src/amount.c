@@ -105,12 +105,18 @@ ledger_amount_normalise(Numeric amount, int display_digits)
 											   Int32GetDatum(scale)));
 }
 
+#define SHOWN_DIGITS	64			/* of an amount that may have 147,000 */
+
 static void
 amount_error(Numeric amount, const char *detail)
 {
+	char	   *shown = ledger_amount_out(amount);
+
+	if (strlen(shown) > SHOWN_DIGITS)
+		strcpy(shown + SHOWN_DIGITS - 3, "...");
 	ereport(ERROR,
 			(errcode(ERRCODE_LG_INVALID_AMOUNT),
-			 errmsg("invalid amount %s", ledger_amount_out(amount)),
+			 errmsg("invalid amount %s", shown),
 			 errdetail_internal("%s", detail),
 			 errhint("Pass an amount above zero that the currency can hold; nothing is rounded.")));
 }

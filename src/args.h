@@ -11,6 +11,11 @@
 #include "utils/timestamp.h"
 #include "utils/uuid.h"
 
+#define LEDGER_MAX_KEY			512		/* bytes of an idempotency key */
+#define LEDGER_MAX_NAME			63		/* of type, reference_type */
+#define LEDGER_MAX_TEXT			4096	/* of description, reason */
+#define LEDGER_MAX_METADATA		65536	/* of metadata as jsonb */
+
 extern void ledger_arg_required(FunctionCallInfo fcinfo, int n, const char *name);
 extern const pg_uuid_t *ledger_arg_uuid(FunctionCallInfo fcinfo, int n, const char *name);
 extern const pg_uuid_t *ledger_arg_uuid_or_null(FunctionCallInfo fcinfo, int n);

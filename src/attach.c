@@ -22,6 +22,7 @@
 #include "utils/rel.h"
 #include "utils/syscache.h"
 
+#include "args.h"
 #include "legacy.h"
 #include "owner.h"
 
@@ -169,6 +170,7 @@ ledger_configure_capture(PG_FUNCTION_ARGS)
 	require(fcinfo, 0, "legacy");
 	require(fcinfo, 1, "capture");
 	require(fcinfo, 2, "reason");
+	(void) ledger_arg_text(fcinfo, 2, "reason", LEDGER_MAX_TEXT);
 	check_may_change(PG_GETARG_OID(0), "ledger.configure_capture()");
 	run_for_caller(fcinfo, "SELECT ledger.legacy_configure_capture($1, $2, $3, $4) WHERE $5",
 				   types, true);

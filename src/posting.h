@@ -16,10 +16,6 @@
 #include "utils/timestamp.h"
 
 #define LEDGER_MAX_POSTINGS		32767
-#define LEDGER_MAX_KEY			512		/* bytes of an idempotency key */
-#define LEDGER_MAX_NAME			63		/* of type, reference_type */
-#define LEDGER_MAX_TEXT			4096	/* of description, reason */
-#define LEDGER_MAX_METADATA		65536	/* of metadata as jsonb */
 
 /* One account as the call moves it. */
 typedef struct PostingAccount

@@ -31,6 +31,7 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "args.h"
 #include "owner.h"
 #include "settings.h"
 #include "store.h"
@@ -97,9 +98,12 @@ static bool row_valid = false;
 static Oid	row_relid = InvalidOid;
 static LedgerSettings row_settings;
 
-/* Per transaction. */
-static bool xact_posted = false;
-static bool xact_configured = false;
+/*
+ * Per transaction: the nesting level at which it first posted, at which it
+ * changed the settings; 0: not, or rolled back to a savepoint since.
+ */
+static int	posted_level = 0;
+static int	configured_level = 0;
 static int	xact_strict;		/* the GUCs at the first posting */
 static int	xact_source;
 
@@ -121,7 +125,26 @@ xact_callback(XactEvent event, void *arg)
 	if (event == XACT_EVENT_COMMIT || event == XACT_EVENT_ABORT ||
 		event == XACT_EVENT_PREPARE || event == XACT_EVENT_PARALLEL_COMMIT ||
 		event == XACT_EVENT_PARALLEL_ABORT)
-		xact_posted = xact_configured = false;
+		posted_level = configured_level = 0;
+}
+
+/* What a subtransaction did is its parent's, or undone with it. */
+static void
+leave_level(int *level, int left, bool commit)
+{
+	if (*level >= left)
+		*level = commit ? left - 1 : 0;
+}
+
+static void
+subxact_callback(SubXactEvent event, SubTransactionId id, SubTransactionId parent, void *arg)
+{
+	bool		commit = event == SUBXACT_EVENT_COMMIT_SUB;
+
+	if (!commit && event != SUBXACT_EVENT_ABORT_SUB)
+		return;
+	leave_level(&posted_level, GetCurrentTransactionNestLevel(), commit);
+	leave_level(&configured_level, GetCurrentTransactionNestLevel(), commit);
 }
 
 static Oid
@@ -210,8 +233,8 @@ static const LedgerSettings *
 effective(void)
 {
 	static LedgerSettings settings;
-	int			strict = xact_posted ? xact_strict : strict_guc;
-	int			source = xact_posted ? xact_source : source_guc;
+	int			strict = posted_level ? xact_strict : strict_guc;
+	int			source = posted_level ? xact_source : source_guc;
 
 	settings = *cached_row();
 	if (strict != STRICT_INHERIT)
@@ -224,17 +247,17 @@ effective(void)
 const LedgerSettings *
 ledger_settings_lock(void)
 {
-	if (xact_configured)
+	if (configured_level)
 		ereport(ERROR,
 				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
 				 errmsg("cannot post in a transaction that has changed the settings"),
 				 errhint("Commit the change first.")));
 	lock_table(RowExclusiveLock);
-	if (!xact_posted)
+	if (!posted_level)
 	{
 		xact_strict = strict_guc;
 		xact_source = source_guc;
-		xact_posted = true;
+		posted_level = GetCurrentTransactionNestLevel();
 	}
 	return effective();
 }
@@ -255,7 +278,7 @@ ledger_settings_mirrors(const LedgerSettings *settings)
 bool
 ledger_has_posted(void)
 {
-	return xact_posted;
+	return posted_level > 0;
 }
 
 /* ---- the exclusive lock ------------------------------------------------------- */
@@ -352,7 +375,7 @@ ledger_settings_lock_exclusive(int64 lock_wait_ms)
 	Oid			relid = settings_relid();
 	TimestampTz deadline;
 
-	if (xact_posted)
+	if (posted_level)
 		ereport(ERROR,
 				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
 				 errmsg("cannot change the settings in a transaction that has posted"),
@@ -370,7 +393,7 @@ ledger_settings_lock_exclusive(int64 lock_wait_ms)
 		pg_usleep(LOCK_PAUSE_MS * 1000L);
 		CHECK_FOR_INTERRUPTS();
 	}
-	xact_configured = true;
+	configured_level = GetCurrentTransactionNestLevel();
 }
 
 /* ---- configure() --------------------------------------------------------------- */
@@ -499,7 +522,7 @@ Datum
 ledger_configure(PG_FUNCTION_ARGS)
 {
 	int64		wait_ms = lock_wait_ms(fcinfo, 4);
-	text	   *reason = PG_ARGISNULL(3) ? NULL : PG_GETARG_TEXT_PP(3);
+	text	   *reason = ledger_arg_text(fcinfo, 3, "reason", LEDGER_MAX_TEXT);
 	LedgerSettings now;
 	LedgerSettings new;
 
@@ -533,7 +556,7 @@ ledger_configure(PG_FUNCTION_ARGS)
 static bool
 check_not_posted(int *newval, void **extra, GucSource source)
 {
-	if (xact_posted && source >= PGC_S_INTERACTIVE)
+	if (posted_level && source >= PGC_S_INTERACTIVE)
 	{
 		GUC_check_errcode(ERRCODE_ACTIVE_SQL_TRANSACTION);
 		GUC_check_errmsg("cannot change the mode in a transaction that has posted");
@@ -569,4 +592,5 @@ ledger_settings_init(void)
 							PGC_USERSET, GUC_UNIT_S, NULL, NULL, NULL);
 	CacheRegisterRelcacheCallback(relcache_callback, (Datum) 0);
 	RegisterXactCallback(xact_callback, NULL);
+	RegisterSubXactCallback(subxact_callback, NULL);
 }

@@ -292,9 +292,13 @@ BEGIN
 	SELECT c.relkind, c.relpersistence, c.relhasrules, n.nspname,
 			EXISTS (SELECT FROM pg_inherits i WHERE i.inhparent = c.oid) AS has_children,
 			EXISTS (SELECT FROM pg_inherits i WHERE i.inhrelid = c.oid) AS is_child
-		INTO STRICT rel
+		INTO rel
 		FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 		WHERE c.oid = legacy;
+	IF NOT FOUND THEN
+		RAISE EXCEPTION 'there is no table with the OID %', legacy::oid
+			USING ERRCODE = 'undefined_table', HINT = 'Pass the name of a table.';
+	END IF;
 	passed := false;
 	CASE
 		WHEN rel.nspname IN ('ledger', 'pg_catalog', 'information_schema') THEN

@@ -109,6 +109,10 @@ BEGIN
 				WHEN dry_run IS NULL THEN 'dry_run' ELSE 'reason' END
 			USING ERRCODE = '22004';
 	END IF;
+	IF octet_length(reason) > 4096 THEN
+		RAISE EXCEPTION 'reason is longer than 4096 bytes'
+			USING ERRCODE = 'string_data_right_truncation', HINT = 'Shorten it, or keep the rest outside the ledger.';
+	END IF;
 	IF direction NOT IN ('legacy', 'ledger') THEN
 		RAISE EXCEPTION 'direction must be legacy or ledger'
 			USING ERRCODE = 'invalid_parameter_value', HINT = 'It names the side that is changed.';
