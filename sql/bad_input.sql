@@ -19,6 +19,9 @@ SELECT ledger.execute_investment(:alice, 100, public.id('o1'), 'x1') > 0 AS post
 SELECT ledger.record_broker_account('{"id": "a1", "status": "ACTIVE", "currency": "USD", "cash": "1", "equity": "2"}', :alice) AS recorded;
 CREATE TABLE public.balances (user_id uuid PRIMARY KEY, buying_power numeric(36,18) NOT NULL DEFAULT 0,
 	pending_deposits numeric(36,18) NOT NULL DEFAULT 0, currency varchar(10) DEFAULT 'USD', updated_at timestamptz DEFAULT now());
+SET client_min_messages = warning;
+DROP ROLE IF EXISTS regress_ledger_bad_input;
+RESET client_min_messages;
 CREATE ROLE regress_ledger_bad_input;
 
 -- Every function with arguments that are right; what is wrong with one of them
@@ -196,8 +199,9 @@ FROM (VALUES
 	(ARRAY['wait'], '''-1 s''', '22023'),
 	(ARRAY['wait'], '''2 days''', '22023'),
 	(ARRAY['wait'], '''178000000 years''', '22023'),
-	(ARRAY['table', 'column', 'capture'], 'NULL', '22004'),
-	(ARRAY['table'], '''public.nonsense''', '42P01'),
+	(ARRAY['table', 'attached table', 'column', 'capture'], 'NULL', '22004'),
+	(ARRAY['table', 'attached table'], '''public.nonsense''', '42P01'),
+	(ARRAY['attached table'], '0', '55000'),
 	(ARRAY['table'], '0', '42P01'),
 	(ARRAY['capture'], '''nonsense''', '22023'),
 	(ARRAY['capture'], '''post''', '0A000'),
@@ -298,11 +302,12 @@ INSERT INTO public.arguments VALUES
 	('configure_capture', 1, 'legacy', '''public.balances''', 'table'),
 	('configure_capture', 2, 'capture', '''record''', 'capture'),
 	('configure_capture', 3, 'reason', '''words''', 'reason of a capture'),
-	('detach_legacy', 1, 'legacy', '''public.balances''', 'table');
+	('detach_legacy', 1, 'legacy', '''public.balances''', 'attached table');
 SELECT a.passed, a.detail FROM ledger.attach_legacy() a WHERE a.check_name = 'attached';
 SELECT t.code FROM unnest(ARRAY['configure_capture', 'detach_legacy']) f, LATERAL public.attempt(public.statement(f)) t;
 SELECT * FROM public.attempts(ARRAY['configure_capture', 'detach_legacy']);
 \pset tuples_only off
+\pset format aligned
 
 -- Every argument that is left as it is here may be NULL, and its kind is one
 -- of which nothing can be wrong but its type.

@@ -99,7 +99,9 @@ run_for_caller(FunctionCallInfo fcinfo, const char *sql, const Oid *argtypes, bo
 		elog(ERROR, "SPI_connect failed");
 	if (SPI_execute_with_args(sql, n + 2, types, values, nulls, false, 0) != SPI_OK_SELECT)
 		elog(ERROR, "unexpected result of: %s", sql);
-	if (fcinfo->resultinfo && IsA(fcinfo->resultinfo, ReturnSetInfo))
+	/* in FROM a function that returns no set has a ReturnSetInfo too */
+	if (fcinfo->resultinfo && IsA(fcinfo->resultinfo, ReturnSetInfo) &&
+		((ReturnSetInfo *) fcinfo->resultinfo)->setResult)
 	{
 		ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 

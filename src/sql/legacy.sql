@@ -577,6 +577,10 @@ DECLARE
 	previous text := current_setting('lock_timeout');
 	blockers text;
 BEGIN
+	IF NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = legacy) THEN
+		RAISE EXCEPTION 'there is no table with the OID %', legacy::oid
+			USING ERRCODE = 'undefined_table', HINT = 'Pass the name of a table.';
+	END IF;
 	LOOP
 		BEGIN
 			PERFORM set_config('lock_timeout', '50ms', true);
