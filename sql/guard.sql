@@ -38,12 +38,22 @@ BEGIN
 END
 $$;
 
--- A table with every kind of row.
+CREATE FUNCTION rows_of(counted regclass) RETURNS bigint LANGUAGE plpgsql AS $$
+DECLARE
+	n bigint;
+BEGIN
+	EXECUTE format('SELECT count(*) FROM %s', counted) INTO n;
+	RETURN n;
+END
+$$;
+
+-- The product's table.
 CREATE TABLE balances (user_id uuid PRIMARY KEY, buying_power numeric(36,18) NOT NULL DEFAULT 0,
 	pending_deposits numeric(36,18) NOT NULL DEFAULT 0, currency varchar(10) NOT NULL DEFAULT 'USD', updated_at timestamptz);
 \set ECHO all
 \set alice '''00000000-0000-4000-8000-00000000aa01'''
 
+-- A ledger with every kind of row.
 SELECT ledger.credit_user_usdc(:alice, 100, 'deposit') AS deposit \gset
 SELECT ledger.reserve_for_investment(:alice, 40, '00000000-0000-4000-8000-00000000aa11') > 0 AS reserved;
 SELECT ledger.execute_investment(:alice, 25, '00000000-0000-4000-8000-00000000aa11') > 0 AS executed;
@@ -68,7 +78,7 @@ CREATE VIEW guarded AS
 	SELECT t.oid::regclass AS guarded_table,
 		(SELECT string_agg(quote_ident(attname), ', ' ORDER BY attnum) FILTER (WHERE attidentity = '') FROM pg_attribute WHERE attrelid = t.oid AND attnum > 0) AS columns,
 		(SELECT attname FROM pg_attribute WHERE attrelid = t.oid AND attnum > 0 AND attidentity = '' ORDER BY attnum LIMIT 1) AS first_column,
-		(xpath('/row/c/text()', query_to_xml(format('SELECT count(*) AS c FROM %s', t.oid::regclass), false, true, '')))[1]::text::int AS rows
+		rows_of(t.oid) AS rows
 	FROM pg_class t
 	WHERE t.relnamespace = 'ledger'::regnamespace AND t.relkind = 'r'
 	  AND EXISTS (SELECT FROM pg_trigger g WHERE g.tgrelid = t.oid AND g.tgname = 'guard');
