@@ -12,6 +12,7 @@
 
 #include "account.h"
 #include "compare.h"
+#include "legacy_plain.h"
 #include "mirror.h"
 #include "place.h"
 #include "settings.h"
@@ -29,6 +30,7 @@ _PG_init(void)
 	ledger_account_init();
 	ledger_place_init();
 	ledger_legacy_init();
+	ledger_plain_init();
 	ledger_compare_init();
 	ledger_mirror_init();
 	ledger_capture_init();

@@ -36,6 +36,7 @@
 #include "compare.h"
 #include "errors.h"
 #include "legacy.h"
+#include "legacy_plain.h"
 
 #define SCAN_BATCH	1000		/* rows fetched at once by a scan */
 
@@ -597,6 +598,10 @@ execute(LegacyTable *table, PlanKind kind, uint32 mask, const pg_uuid_t *user_id
 bool
 ledger_legacy_lock_row(LegacyTable *table, const pg_uuid_t *user_id)
 {
+	bool		found;
+
+	if (ledger_plain_lock_row(table, user_id, &found))
+		return found;
 	return execute(table, PLAN_LOCK, 0, user_id, NULL, false, NULL);
 }
 
@@ -604,7 +609,8 @@ ledger_legacy_lock_row(LegacyTable *table, const pg_uuid_t *user_id)
 void
 ledger_legacy_fetch(LegacyTable *table, const pg_uuid_t *user_id, LegacyRow *row)
 {
-	(void) execute(table, PLAN_FETCH, 0, user_id, NULL, true, row);
+	if (!ledger_plain_fetch(table, user_id, row))
+		(void) execute(table, PLAN_FETCH, 0, user_id, NULL, true, row);
 }
 
 static uint32

@@ -8,6 +8,7 @@
 #include "nodes/pg_list.h"
 #include "posting.h"
 
+#define LEDGER_MAX_MAPPINGS			31	/* bits of accounts.opened */
 #define LEDGER_MAX_LEGACY_COLUMNS	16	/* mapped columns of one table */
 #define LEDGER_MAX_COLUMN_TYPES		8	/* account types summed in one column */
 

@@ -23,6 +23,7 @@
 #include "amount.h"
 #include "compare.h"
 #include "errors.h"
+#include "legacy_plain.h"
 #include "mirror.h"
 
 MirrorExpectation *ledger_mirror_expectation = NULL;
@@ -509,18 +510,21 @@ mirror_user(PostingRequest *request, LegacyTable *table, const pg_uuid_t *user_i
 	mirror->naccounts = ledger_accounts_of_user(request->store, user_id, GetActiveSnapshot(),
 												&mirror->accounts);
 	PopActiveSnapshot();
-	if (request->settings->strict_mode)
-		write_watched(mirror);
-	else
-		error = write_contained(mirror);
-	if (error)
+	if (!ledger_plain_add(table, user_id, mirror->deltas, &mirror->row))
 	{
-		record_failure(mirror, error);
-		return;
+		if (request->settings->strict_mode)
+			write_watched(mirror);
+		else
+			error = write_contained(mirror);
+		if (error)
+		{
+			record_failure(mirror, error);
+			return;
+		}
+		check_side_effects(mirror);
+		if (mirror->inserted)
+			note_missing(mirror);
 	}
-	check_side_effects(mirror);
-	if (mirror->inserted)
-		note_missing(mirror);
 	if (request->settings->shadow_mode)
 		compare_after(mirror, NULL, NULL, NULL);
 }

@@ -39,8 +39,6 @@
 #include "compat.h"
 #include "store.h"
 
-#define STORE_MAX_INDEXES	16
-
 typedef struct StoreIndex
 {
 	Oid			oid;
@@ -81,7 +79,7 @@ struct StoreScan
 };
 
 /* Every spec that has a cache, for the relcache callback. */
-static StoreSpec *cached_specs[16];
+static StoreSpec *cached_specs[64];
 static int	ncached_specs = 0;
 
 static Oid	schema_oid = InvalidOid;
@@ -157,7 +155,16 @@ ledger_relation_oid(const char *name)
 Oid
 ledger_store_oid(StoreSpec *spec)
 {
+	if (OidIsValid(spec->relid))
+		return spec->relid;
 	return spec->cache ? spec->cache->relid : ledger_relation_oid(spec->table);
+}
+
+void
+ledger_store_forget(StoreSpec *spec)
+{
+	if (spec->cache)
+		drop_cache(spec);
 }
 
 static void
@@ -170,7 +177,7 @@ map_columns(StoreSpec *spec, StoreCache *cache)
 	{
 		cache->attnum[i] = get_attnum(cache->relid, spec->columns[i]);
 		if (cache->attnum[i] == InvalidAttrNumber)
-			elog(ERROR, "table ledger.%s has no column %s", spec->table, spec->columns[i]);
+			elog(ERROR, "table %s has no column %s", get_rel_name(cache->relid), spec->columns[i]);
 	}
 	for (int i = 0; i < cache->desc->natts; i++)
 		live += !TupleDescAttr(cache->desc, i)->attisdropped;
@@ -228,7 +235,8 @@ build_cache(StoreSpec *spec, Relation relation)
 		known |= cached_specs[i] == spec;
 	if (!known)
 	{
-		Assert(ncached_specs < (int) lengthof(cached_specs));
+		if (ncached_specs == lengthof(cached_specs))
+			elog(ERROR, "too many tables are described to the store");
 		cached_specs[ncached_specs++] = spec;
 	}
 	return cache;
@@ -291,7 +299,8 @@ open_index_by_name(Store *store, const char *name)
 	}
 	ereport(ERROR,
 			(errcode(ERRCODE_UNDEFINED_OBJECT),
-			 errmsg("index ledger.%s does not exist", name),
+			 errmsg("index %s of table %s does not exist", name,
+					RelationGetRelationName(store->relation)),
 			 errhint("Create it again as the extension's install script does.")));
 	return NULL;				/* keep compilers quiet */
 }
@@ -332,7 +341,7 @@ form_row(Store *store, Datum *values, bool *isnull, ItemPointer old)
 	if (old && cache->has_foreign_columns)
 	{
 		if (!table_tuple_fetch_row_version(store->relation, old, SnapshotAny, store->read_slot))
-			elog(ERROR, "row of ledger.%s is gone", store->spec->table);
+			elog(ERROR, "row of %s is gone", RelationGetRelationName(store->relation));
 		slot_getallattrs(store->read_slot);
 		for (int i = 0; i < cache->desc->natts; i++)
 		{
@@ -388,8 +397,8 @@ ledger_store_scan(Store *store, const char *index, Snapshot snapshot,
 }
 
 /*
- * The next row, valid until the next call. A read by value of a by-reference
- * column must be copied to keep it longer.
+ * The next row. Its by-reference values are good until the store reads again
+ * or is closed.
  */
 bool
 ledger_store_next(StoreScan *scan, ScanDirection direction,
@@ -407,7 +416,6 @@ ledger_store_next(StoreScan *scan, ScanDirection direction,
 void
 ledger_store_end(StoreScan *scan)
 {
-	ExecClearTuple(scan->store->read_slot);
 	if (scan->index)
 		index_endscan(scan->index);
 	else
@@ -548,8 +556,8 @@ ledger_store_update(Store *store, ItemPointer tid, Snapshot snapshot,
 				ledger_store_serialization_failure();
 			break;
 		default:
-			elog(ERROR, "unexpected result %d of an update of ledger.%s",
-				 result, store->spec->table);
+			elog(ERROR, "unexpected result %d of an update of %s",
+				 result, RelationGetRelationName(store->relation));
 	}
 	return result;
 }
@@ -582,8 +590,8 @@ ledger_store_lock(Store *store, ItemPointer tid, Snapshot snapshot, bool follow,
 				ledger_store_serialization_failure();
 			break;
 		default:
-			elog(ERROR, "unexpected result %d of a lock in ledger.%s",
-				 result, store->spec->table);
+			elog(ERROR, "unexpected result %d of a lock in %s",
+				 result, RelationGetRelationName(store->relation));
 	}
 	return result;
 }

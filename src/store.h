@@ -16,6 +16,7 @@
 
 #define STORE_MAX_COLUMNS	32
 #define STORE_MAX_KEYS		4
+#define STORE_MAX_INDEXES	16
 
 typedef struct StoreCache StoreCache;
 typedef struct StoreScan StoreScan;
@@ -26,6 +27,7 @@ typedef struct StoreSpec
 	const char *const *columns; /* the columns that C knows, in C's order */
 	int			ncolumns;
 	StoreCache *cache;			/* of this backend; store.c's own */
+	Oid			relid;			/* instead of the name: somebody else's table */
 } StoreSpec;
 
 typedef struct Store Store;
@@ -46,6 +48,9 @@ extern Oid	ledger_store_oid(StoreSpec *spec);
 
 extern Store *ledger_store_open(StoreSpec *spec, LOCKMODE lockmode);
 extern void ledger_store_close(Store *store);
+
+/* What is cached of the table; for a spec that is about to change. */
+extern void ledger_store_forget(StoreSpec *spec);
 
 /* index NULL: every row, keys ignored. */
 extern StoreScan *ledger_store_scan(Store *store, const char *index, Snapshot snapshot,
