@@ -298,13 +298,17 @@ capture_event(Write *write)
 	if (expected && expected->table->id == write->table->id &&
 		memcmp(&expected->user_id, &write->user_id, UUID_LEN) == 0)
 	{
+		/* what is added up here outlives the trigger's context */
+		MemoryContext old = MemoryContextSwitchTo(expected->context);
+
 		expected->events++;
 		for (int i = 0; i < write->table->ncolumns; i++)
 		{
 			if (write->deltas[i])
-				expected->actual[i] = expected->actual[i] ?
-					ledger_amount_add(expected->actual[i], write->deltas[i]) : write->deltas[i];
+				expected->actual[i] = ledger_amount_add(expected->actual[i] ? expected->actual[i] :
+														ledger_amount_zero(), write->deltas[i]);
 		}
+		MemoryContextSwitchTo(old);
 	}
 	else if (changed)
 		capture_outside(write);

@@ -222,6 +222,7 @@ write_watched(Mirror *mirror)
 	memset(&mirror->expectation, 0, sizeof(mirror->expectation));
 	mirror->expectation.table = mirror->table;
 	mirror->expectation.user_id = mirror->user_id;
+	mirror->expectation.context = CurrentMemoryContext;
 	ledger_mirror_expectation = &mirror->expectation;
 	PG_TRY();
 	{
@@ -239,7 +240,7 @@ ledger_mirror_set(LegacyTable *table, const pg_uuid_t *user_id, bool has_row,
 				  const Numeric *values, LegacyRow *row)
 {
 	MirrorExpectation *outer = ledger_mirror_expectation;
-	MirrorExpectation expectation = {table, *user_id};
+	MirrorExpectation expectation = {table, *user_id, CurrentMemoryContext};
 
 	for (int i = 0; i < table->ncolumns; i++)
 		check_digits(&table->columns[i], values[i]);

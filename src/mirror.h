@@ -19,6 +19,7 @@ typedef struct MirrorExpectation
 {
 	const LegacyTable *table;
 	pg_uuid_t	user_id;
+	MemoryContext context;		/* of what the trigger leaves here */
 	int			events;			/* row events seen */
 	Numeric		actual[LEDGER_MAX_LEGACY_COLUMNS];	/* NULL: nothing yet */
 } MirrorExpectation;
