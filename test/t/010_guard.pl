@@ -78,7 +78,14 @@ COMMIT;
 SQL
 ledger_ok($node, 'the subscriber still holds', 'other');
 
-# pg_restore --clean would drop the ledger first, and may if told so.
+# pg_restore --clean would drop the ledger first, and may if told so. The levels
+# of access are in the dump.
+$node->safe_psql('other', q{CREATE ROLE teller; SELECT ledger.grant_access('teller', 'writer')});
+my $rights = q{SELECT has_schema_privilege('teller', 'ledger', 'USAGE'),
+	(SELECT string_agg(p.proname, ' ' ORDER BY p.proname) FROM pg_proc p
+	 WHERE p.pronamespace = 'ledger'::regnamespace AND has_function_privilege('teller', p.oid, 'EXECUTE'))};
+my $granted = $node->safe_psql('other', $rights);
+like($granted, qr/^t\|.*\bcredit_user_usdc\b/, 'a writer may credit');
 $node->command_ok([ 'pg_dump', '-Fc', '-f', "$dir/all", 'other' ], 'dumped whole');
 my $before = $node->safe_psql('other', $contents);
 $node->safe_psql('other', "SELECT ledger.credit_user_usdc('$user', 1, 'after the dump')");
@@ -102,6 +109,9 @@ ledger_ok($node, 'and set right again', 'other');
 		'it can with ledger.allow_drop');
 }
 is($node->safe_psql('other', $contents), $before, 'and what was dumped is back');
+is($node->safe_psql('other', $rights), $granted, 'with the rights of a writer');
+is($node->safe_psql('other', q{SELECT count(*) FROM pg_proc
+	WHERE pronamespace = 'ledger'::regnamespace AND has_function_privilege('public', oid, 'EXECUTE')}), 0, 'and none of PUBLIC');
 ledger_ok($node, 'the restored ledger holds', 'other');
 
 $node->stop;
