@@ -295,15 +295,22 @@ take_snapshot(PostingRequest *request)
 static bool
 probe(PostingRequest *request)
 {
-	int64		id = 0;
+	int64		id;
 
-	if (request->key_text)
-		id = ledger_journal_probe_key(request->journal, &request->key);
+	/* S first: what is committed after it has moved the accounts, see step 6 */
 	take_snapshot(request);
+	if (request->key_text == NULL)
+		return false;
+	id = ledger_journal_probe_key(request->journal, &request->key);
 	if (id == 0)
 		return false;
 	if (ledger_journal_find_key(request->journal, &request->key, request->snapshot) == 0)
-		ledger_store_serialization_failure();
+	{
+		/* committed since S: a newer one sees it, if there may be one */
+		if (IsolationUsesXactSnapshot())
+			ledger_store_serialization_failure();
+		take_snapshot(request);
+	}
 	replay(request, id);
 	return true;
 }
