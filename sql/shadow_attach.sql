@@ -172,9 +172,8 @@ CREATE TABLE odd.gone (user_id uuid PRIMARY KEY, buying_power numeric, pending_d
 SELECT passed FROM ledger.attach_legacy('odd.gone') WHERE check_name = 'attached';
 SELECT legacy::oid AS gone FROM ledger.legacy_mappings WHERE detached_at IS NULL \gset
 DROP TABLE odd.gone;
-SELECT usdc_balance, source FROM ledger.get_user_balance(:alice);
-SELECT regexp_replace(public.raises(format('SELECT ledger.credit_user_usdc(%L, 1, %L)', :alice, 'deposit')), '\d{5,}', '(oid)', 'g') AS raises
-	FROM (SELECT pg_sleep(0)) s WHERE public.raises(format('SELECT ledger.credit_user_usdc(%L, 1, %L)', :alice, 'deposit')) LIKE '55000%';
+SELECT replace(public.raises(format('SELECT ledger.get_user_balance(%L)', :alice)), :'gone', 'OID');
+SELECT replace(public.raises(format('SELECT ledger.credit_user_usdc(%L, 1, %L)', :alice, 'deposit')), :'gone', 'OID');
 SELECT check_name, passed FROM ledger.verify() WHERE check_name = 'legacy_tables';
 SELECT ledger.detach_legacy(:gone::regclass);
 SELECT ledger.credit_user_usdc(:alice, 1, 'deposit') > 0 AS posted;

@@ -6,6 +6,7 @@
 \set database regress_ledger_shadow_mirror
 \set setup :srcdir '/test/lib/shadow.sql'
 \i :setup
+\set nobody 00000000-0000-4000-8000-0000000000ee
 \set ECHO all
 ALTER TABLE balances ALTER buying_power TYPE numeric(8,2), ALTER pending_deposits DROP NOT NULL,
 	ADD CONSTRAINT modest CHECK (pending_deposits < 5000);
@@ -118,6 +119,11 @@ SELECT who, cause, note FROM found WHERE status = 'open';
 ALTER TABLE balances RENAME buying_power TO power;
 SELECT ledger.credit_user_usdc(:alice, 1, 'deposit') > 0 AS posted;
 SELECT ledger.move_funds_to_fiat_exposure(:alice, 1, 'to the broker') > 0 AS posted;
+SELECT usdc_balance FROM ledger.get_user_balance(:alice);
+SELECT public.raises(format('SELECT ledger.get_user_balance(%L)', :'nobody'));
+SET ledger.strict_mode = 'on';
+SELECT public.raises(format('SELECT ledger.get_user_balance(%L)', :alice));
+RESET ledger.strict_mode;
 ALTER TABLE balances RENAME power TO buying_power;
 SELECT user_id, legacy_column, before, after FROM ledger.repair(dry_run => false, reason => 'renamed back');
 

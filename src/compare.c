@@ -11,8 +11,8 @@
  * trigger, which SET CONSTRAINTS, the replica role or DISABLE TRIGGER would
  * skip. It covers every user that the transaction has posted for.
  *
- * Memory: the touched users are an array and a hash in the transaction's
- * context. Each carries the nesting level that it belongs to; as levels only
+ * Memory: the touched users are an array, and a hash once they are many, in
+ * the transaction's context. Each carries the nesting level that it belongs to; as levels only
  * grow along the array, a rolled back subtransaction cuts its tail.
  */
 #include "postgres.h"
@@ -32,6 +32,8 @@
 #include "compare.h"
 #include "errors.h"
 #include "owner.h"
+
+#define TOUCHED_FEW		8		/* users up to which a list is searched */
 
 static const char *const status_names[] = {
 	"match", "mismatch", "pending", "missing_legacy", "missing_ledger", "non_finite"
@@ -273,10 +275,10 @@ typedef struct Touched
 typedef struct TouchedSet
 {
 	LedgerSettings settings;	/* of this transaction */
-	HTAB	   *users;			/* pg_uuid_t */
 	Touched    *list;			/* levels never fall along it */
 	int			n;
 	int			max;
+	HTAB	   *users;			/* pg_uuid_t; NULL while they are few */
 } TouchedSet;
 
 static TouchedSet *touched = NULL;	/* in TopTransactionContext */
@@ -284,32 +286,36 @@ static TouchedSet *touched = NULL;	/* in TopTransactionContext */
 static void
 create_touched(const LedgerSettings *settings)
 {
-	MemoryContext old = MemoryContextSwitchTo(TopTransactionContext);
-	TouchedSet *set = palloc0(sizeof(TouchedSet));
+	TouchedSet *set = MemoryContextAllocZero(TopTransactionContext, sizeof(TouchedSet));
+
+	set->max = TOUCHED_FEW;
+	set->list = MemoryContextAlloc(TopTransactionContext, sizeof(Touched) * set->max);
+	set->settings = *settings;
+	touched = set;
+}
+
+/* From here on the users are looked up in a hash. */
+static void
+hash_touched(void)
+{
 	HASHCTL		info = {0};
 
 	info.keysize = sizeof(pg_uuid_t);
 	info.entrysize = sizeof(pg_uuid_t);
 	info.hcxt = TopTransactionContext;
-	set->users = hash_create("ledger touched users", 16, &info,
-							 HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
-	set->max = 8;
-	set->list = palloc(sizeof(Touched) * set->max);
-	set->settings = *settings;
-	touched = set;
-	MemoryContextSwitchTo(old);
+	touched->users = hash_create("ledger touched users", 64, &info,
+								 HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	for (int i = 0; i < touched->n; i++)
+		(void) hash_search(touched->users, &touched->list[i].user_id, HASH_ENTER, NULL);
 }
 
 void
 ledger_compare_touch(const pg_uuid_t *user_id, const LedgerSettings *settings)
 {
-	bool		found;
-
+	if (ledger_compare_touched(user_id))
+		return;
 	if (touched == NULL)
 		create_touched(settings);
-	(void) hash_search(touched->users, user_id, HASH_ENTER, &found);
-	if (found)
-		return;
 	if (touched->n == touched->max)
 	{
 		touched->max *= 2;
@@ -318,12 +324,25 @@ ledger_compare_touch(const pg_uuid_t *user_id, const LedgerSettings *settings)
 	touched->list[touched->n].user_id = *user_id;
 	touched->list[touched->n].level = GetCurrentTransactionNestLevel();
 	touched->n++;
+	if (touched->users)
+		(void) hash_search(touched->users, user_id, HASH_ENTER, NULL);
+	else if (touched->n > TOUCHED_FEW)
+		hash_touched();
 }
 
 bool
 ledger_compare_touched(const pg_uuid_t *user_id)
 {
-	return touched && hash_search(touched->users, user_id, HASH_FIND, NULL) != NULL;
+	if (touched == NULL)
+		return false;
+	if (touched->users)
+		return hash_search(touched->users, user_id, HASH_FIND, NULL) != NULL;
+	for (int i = 0; i < touched->n; i++)
+	{
+		if (memcmp(&touched->list[i].user_id, user_id, UUID_LEN) == 0)
+			return true;
+	}
+	return false;
 }
 
 static void
@@ -338,8 +357,9 @@ subxact_callback(SubXactEvent event, SubTransactionId id, SubTransactionId paren
 		while (touched->n > 0 && touched->list[touched->n - 1].level >= level)
 		{
 			touched->n--;
-			(void) hash_search(touched->users, &touched->list[touched->n].user_id,
-							   HASH_REMOVE, NULL);
+			if (touched->users)
+				(void) hash_search(touched->users, &touched->list[touched->n].user_id,
+								   HASH_REMOVE, NULL);
 		}
 	}
 	else if (event == SUBXACT_EVENT_COMMIT_SUB)

@@ -339,7 +339,41 @@ ledger_legacy_check_table(const LegacyTable *table)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("the attached legacy table %s does not exist any more", table->name),
-				 errhint("Restore it, or call detach_legacy() with its OID, %u.", table->relid)));
+				 errhint("Restore it, or call detach_legacy('%s').", table->name)));
+}
+
+/* What is missing of what the mapping says the table has; NULL: nothing. */
+static const char *
+what_is_missing(const LegacyTable *table)
+{
+	if (table->gone)
+		return "The table does not exist any more.";
+	if (table->key_attnum == InvalidAttrNumber)
+		return psprintf("Column %s is not there.", table->key_column);
+	for (int i = 0; i < table->ncolumns; i++)
+	{
+		if (table->columns[i].attnum == InvalidAttrNumber)
+			return psprintf("Column %s is not there, or not numeric.", table->columns[i].name);
+	}
+	return NULL;
+}
+
+/*
+ * Whether the table can be read. If not, a read that could do without it goes
+ * on with a warning; another is refused, rather than show what may be wrong.
+ */
+static bool
+is_readable(const LegacyTable *table, bool needed)
+{
+	const char *missing = what_is_missing(table);
+
+	if (missing)
+		ereport(needed ? ERROR : WARNING,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("the attached legacy table %s cannot be read", table->name),
+				 errdetail_internal("%s", missing),
+				 errhint("Restore what is missing, or call detach_legacy('%s').", table->name)));
+	return missing == NULL;
 }
 
 /* ---- plans --------------------------------------------------------------------- */
@@ -817,7 +851,9 @@ ledger_legacy_read(const pg_uuid_t *user_id, const LedgerAccount *accounts, int 
 		bool		opened = ledger_legacy_is_opened(table, accounts, naccounts);
 		LegacyRow	row;
 
-		if (table->gone || (opened && !settings->shadow_mode && !settings->source_legacy))
+		if (opened && !settings->shadow_mode && !settings->source_legacy)
+			continue;
+		if (!is_readable(table, !opened || settings->source_legacy || settings->strict_mode))
 			continue;
 		ledger_legacy_fetch(table, user_id, &row);
 		/* from a row that waits for its opening the read shows that row */

@@ -142,7 +142,7 @@ mirror_lock(PostingRequest *request)
 				ledger_capture_mark_double(lfirst(lc), &users[i]);
 		}
 	}
-	for (int i = 0; i < nusers; i++)
+	for (int i = 0; mirrors && i < nusers; i++)
 		ledger_compare_touch(&users[i], request->settings);
 }
 

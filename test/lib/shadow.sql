@@ -2,6 +2,7 @@
 -- What the tests of shadow mode begin with: a database of their own named
 -- :database, the extension, the oracle, a legacy table with three customers.
 --
+\set SHOW_CONTEXT never
 SET client_min_messages = warning;
 DROP DATABASE IF EXISTS :database;
 CREATE DATABASE :database;
