@@ -62,6 +62,7 @@ RESET SESSION AUTHORIZATION;
 SELECT session_role, acting_role, application_name, statement, before ->> 'pending_deposits' AS before, after ->> 'pending_deposits' AS after,
 	at <= clock_timestamp() AS at, xact < pg_current_xact_id() AS xact
 	FROM ledger.legacy_writes ORDER BY id DESC LIMIT 1;
+SELECT role, application_name, statement, count FROM ledger.legacy_writers ORDER BY last_seen DESC LIMIT 2;
 
 -- The opening takes the row as it stands; a write of the very transaction
 -- that opens is not what the user had.
@@ -154,6 +155,45 @@ SELECT public.raises($$UPDATE balances SET buying_power = 1$$);
 SELECT count(*) FROM ledger.reconcile();
 SELECT * FROM public.ledger_oracle();
 SELECT check_name, detail FROM ledger.verify() WHERE NOT passed;
+
+-- In one transaction with the attach itself; and not attached after all.
+BEGIN;
+CREATE SCHEMA later;
+CREATE TABLE later.wallets (id uuid PRIMARY KEY, free numeric, "In Orders" numeric);
+INSERT INTO later.wallets VALUES (:carol, 3, 4), (:dave, 50, 0);
+SELECT passed, detail FROM ledger.attach_legacy('later.wallets', '{"columns": [{"column": "free", "accounts": ["usdc_balance"]},
+	{"column": "In Orders", "accounts": ["pending_investment"]}]}', 'id') WHERE check_name IN ('rows', 'attached');
+SELECT ledger.detach_legacy('later.wallets');
+ROLLBACK;
+BEGIN;
+CREATE SCHEMA later;
+CREATE TABLE later.wallets (id uuid PRIMARY KEY, free numeric, "In Orders" numeric);
+INSERT INTO later.wallets VALUES (:carol, 3, 4), (:dave, 50, 0);
+SELECT passed FROM ledger.attach_legacy('later.wallets', '{"columns": [{"column": "free", "accounts": ["usdc_balance"]},
+	{"column": "In Orders", "accounts": ["pending_investment"]}]}', 'id') WHERE check_name = 'attached';
+SELECT public.raises(format('SELECT ledger.credit_user_usdc(%L, 1, %L)', :carol, 'deposit'));
+SELECT ledger.reserve_for_investment(:dave, 20) > 0 AS posted;
+SELECT free, "In Orders" FROM later.wallets ORDER BY id;
+UPDATE later.wallets SET free = 10 WHERE id = :carol;
+SELECT legacy_column, legacy_value, status FROM ledger.compare_balances(:carol) WHERE legacy_column IN ('free', 'In Orders');
+SELECT legacy_column, legacy_value, status FROM ledger.compare_balances(:dave);
+ROLLBACK;
+SELECT count(*) FROM ledger.legacy_mappings;
+SELECT count(*) FROM ledger.compare_balances(:carol);
+-- The table in another schema, under another name.
+CREATE SCHEMA old;
+ALTER TABLE balances SET SCHEMA old;
+SELECT ledger.credit_user_usdc(:alice, 1, 'deposit') > 0 AS posted;
+ALTER SCHEMA old RENAME TO older;
+SET ledger.legacy_fast_path = off;
+SELECT ledger.credit_user_usdc(:alice, 1, 'deposit') > 0 AS posted;
+ALTER TABLE older.balances RENAME TO wallets;
+SELECT ledger.credit_user_usdc(:alice, 1, 'deposit') > 0 AS posted;
+RESET ledger.legacy_fast_path;
+SELECT ledger.credit_user_usdc(:alice, 1, 'deposit') > 0 AS posted;
+SELECT status FROM ledger.compare_balances(:alice);
+ALTER TABLE older.wallets RENAME TO balances;
+ALTER TABLE older.balances SET SCHEMA public;
 
 -- Rows past row security: policies hide nothing from compare and reconcile.
 SELECT ledger.configure_capture('balances', 'record', 'again');

@@ -122,6 +122,13 @@ relcache_callback(Datum arg, Oid relid)
 		MemoryContextDelete(cache->context);
 }
 
+/* A schema may have another name, which its tables' entries do not tell. */
+static void
+namespace_callback(Datum arg, int cacheid, uint32 hashvalue)
+{
+	relcache_callback(arg, InvalidOid);
+}
+
 static int
 parse_capture(const char *name)
 {
@@ -871,5 +878,6 @@ void
 ledger_legacy_init(void)
 {
 	CacheRegisterRelcacheCallback(relcache_callback, (Datum) 0);
+	CacheRegisterSyscacheCallback(NAMESPACEOID, namespace_callback, (Datum) 0);
 	ledger_settings_check = ledger_legacy_check_settings;
 }

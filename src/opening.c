@@ -119,6 +119,10 @@ open_column(PostingRequest *request, LegacyTable *table, const LegacyColumn *col
 
 	if (sign == 0)
 		return;
+	if (strcmp(column->types[0], LEDGER_PENDING_INVESTMENT) == 0)
+		cannot_open(table, user_id,
+					psprintf("Column %s holds money reserved for orders, of which the ledger has no reservations.",
+							 column->name));
 	missing = ledger_amount_normalise(missing, currency->display_digits);
 	user = ledger_posting_account(request, column->types[0], user_id, NULL);
 	house = ledger_posting_account(request, LEDGER_OPENING_BALANCE, NULL, currency->code);

@@ -38,7 +38,7 @@ AS $$
 			'reconcile', 'run_reconciliation', 'repair', 'repair_user', 'verify', 'legacy_preflight']),
 		('operator', 'relation', 'SELECT', ARRAY[
 			'settings', 'settings_log', 'account_status_log', 'reconciliation_runs', 'legacy_mappings',
-			'legacy_columns', 'legacy_log', 'legacy_writes', 'repair_log']),
+			'legacy_columns', 'legacy_log', 'legacy_writes', 'legacy_writers', 'repair_log']),
 		('operator', 'type', 'USAGE', ARRAY['settings_row', 'repaired_column']),
 
 		('admin', 'routine', 'EXECUTE', ARRAY['attach_legacy', 'detach_legacy', 'configure_capture']),

@@ -64,6 +64,14 @@ CREATE INDEX legacy_writes_user ON ledger.legacy_writes (user_id, id);
 COMMENT ON TABLE ledger.legacy_writes IS 'Writes to legacy tables that were not the mirror''s: who, with what, before, after, and by how much the mapped columns changed.';
 COMMENT ON COLUMN ledger.legacy_writes.kind IS 'outside; double_write: in a transaction that also posted for the user in shadow mode; bypass: under session_replication_role = replica; mirror_side_effect: a trigger changed what the mirror wrote.';
 
+CREATE VIEW ledger.legacy_writers AS
+	SELECT w.acting_role AS role, w.application_name, w.query_id, pg_catalog.min(w.statement) AS statement,
+		pg_catalog.count(*) AS count, pg_catalog.max(w.at) AS last_seen
+	FROM ledger.legacy_writes w
+	WHERE w.kind OPERATOR(pg_catalog.<>) 'mirror_side_effect'
+	GROUP BY w.acting_role, w.application_name, w.query_id, CASE WHEN w.query_id IS NULL THEN w.statement END;
+COMMENT ON VIEW ledger.legacy_writers IS 'Who still writes to legacy tables past the ledger: role, application, query id (with compute_query_id), one of the statements, how often, when last.';
+
 CREATE TABLE ledger.discrepancy_rows (
 	id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
 	mapping_id smallint NOT NULL,
@@ -499,6 +507,10 @@ BEGIN
 		JOIN ledger.account_types t ON t.name = c.item #>> '{accounts,0}'
 		JOIN ledger.currencies cu ON cu.code = t.currency
 		UNION ALL
+		SELECT format('%I OPERATOR(pg_catalog.<>) 0', c.item ->> 'column')
+		FROM jsonb_array_elements(mapping -> 'columns') AS c (item)
+		WHERE c.item #>> '{accounts,0}' = 'pending_investment'
+		UNION ALL
 		SELECT format('%1$I IS NOT NULL AND (%1$I::pg_catalog.text COLLATE pg_catalog."C") OPERATOR(pg_catalog.<>) ALL (%2$L::pg_catalog.text[])',
 			k.key, ARRAY(SELECT jsonb_array_elements_text(k.value)))
 		FROM jsonb_each(mapping -> 'constants') AS k
@@ -508,7 +520,7 @@ BEGIN
 	IF passed THEN
 		detail := 'Every row can be opened.';
 	ELSE
-		detail := format('Rows that are negative, not finite, too long or in another currency: %s.', bad);
+		detail := format('Rows that are negative, not finite, too long, reserved or in another currency: %s.', bad);
 		hint := 'Correct them: postings for their users are refused until then.';
 	END IF;
 END

@@ -16,7 +16,8 @@ INSERT INTO public.expected VALUES
 	('entries', 'transaction_id bigint, ordinal smallint, account_id bigint, user_id uuid, account_type text, direction text, amount numeric, currency text, balance_after numeric, created_at timestamp with time zone, effective_at timestamp with time zone'),
 	('transactions', 'id bigint, type text, user_id uuid, reference_id uuid, reference_type text, description text, metadata jsonb, effective_at timestamp with time zone, created_at timestamp with time zone, posted_by text, reverses bigint, reversed_by bigint'),
 	('reservations', 'id bigint, user_id uuid, order_id uuid, amount numeric, executed numeric, released numeric, remaining numeric, status text, expires_at timestamp with time zone, created_at timestamp with time zone'),
-	('discrepancies', 'id bigint, user_id uuid, legacy_column text, ledger_value numeric, legacy_value numeric, difference numeric, cause text, source text, first_seen timestamp with time zone, last_seen timestamp with time zone, count bigint, outcome text, status text, resolved_at timestamp with time zone, note text');
+	('discrepancies', 'id bigint, user_id uuid, legacy_column text, ledger_value numeric, legacy_value numeric, difference numeric, cause text, source text, first_seen timestamp with time zone, last_seen timestamp with time zone, count bigint, outcome text, status text, resolved_at timestamp with time zone, note text'),
+	('legacy_writers', 'role text, application_name text, query_id bigint, statement text, count bigint, last_seen timestamp with time zone');
 SELECT has_view('ledger', e.name, format('view %s', e.name)) FROM public.expected e;
 SELECT is(public.columns_of(('ledger.' || e.name)::regclass), e.columns, format('view %s: columns', e.name)) FROM public.expected e;
 
