@@ -53,11 +53,22 @@ currency_of(const LedgerAccountType *type, const char *code)
 	return currency;
 }
 
+static bool
+find_account(Store *accounts, LedgerAccount *account)
+{
+	Snapshot	snapshot = RegisterSnapshot(GetTransactionSnapshot());
+	bool		found = ledger_account_find(accounts, account, snapshot);
+
+	UnregisterSnapshot(snapshot);
+	return found;
+}
+
 /* (account_type, user_id, currency) → the id, of a new account or the existing one. */
 Datum
 ledger_open_account(PG_FUNCTION_ARGS)
 {
 	LedgerAccount account = {0};
+	const LedgerSettings *settings;
 	Store	   *accounts;
 
 	ledger_arg_required(fcinfo, 0, "account_type");
@@ -76,15 +87,15 @@ ledger_open_account(PG_FUNCTION_ARGS)
 								   ledger_arg_name(fcinfo, 2, "currency", LEDGER_MAX_NAME));
 
 	prevent_read_only("ledger.open_account()");
-	(void) ledger_settings_lock();
+	settings = ledger_settings_lock();
 	accounts = ledger_accounts_open(RowExclusiveLock);
-	for (;;)
+	while (!find_account(accounts, &account))
 	{
-		Snapshot	snapshot = RegisterSnapshot(GetTransactionSnapshot());
-		bool		found = ledger_account_find(accounts, &account, snapshot);
-
-		UnregisterSnapshot(snapshot);
-		if (found || ledger_account_insert(accounts, &account))
+		/* legacy rows come before accounts: everybody's lock order */
+		if (account.has_user && ledger_posting_hook.lock_user &&
+			settings->phase != LEDGER_RETIRED)
+			ledger_posting_hook.lock_user(&account.user_id);
+		if (ledger_account_insert(accounts, &account))
 			break;
 		CHECK_FOR_INTERRUPTS();
 	}

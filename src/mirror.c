@@ -114,6 +114,15 @@ open_user(PostingRequest *request, LegacyTable *table, const pg_uuid_t *user_id,
 }
 
 static void
+mirror_lock_user(const pg_uuid_t *user_id)
+{
+	ListCell   *lc;
+
+	foreach(lc, ledger_legacy_tables())
+		(void) ledger_legacy_lock_row(lfirst(lc), user_id);
+}
+
+static void
 mirror_lock(PostingRequest *request)
 {
 	List	   *tables = request->settings->phase == LEDGER_RETIRED ? NIL : ledger_legacy_tables();
@@ -553,5 +562,6 @@ void
 ledger_mirror_init(void)
 {
 	ledger_posting_hook.lock = mirror_lock;
+	ledger_posting_hook.lock_user = mirror_lock_user;
 	ledger_posting_hook.written = mirror_written;
 }

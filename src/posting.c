@@ -11,11 +11,12 @@
  *	  inserter in progress is waited for before any row is locked.
  * 4. The hook locks legacy rows; it may wait, so S and the probe come anew.
  * 5. Find the accounts with S, never newer. Open those that are missing.
- * 6. Update them in the order users before house, then id: the update is the
- *	  lock. If the first answers that somebody was there since S, nothing has
- *	  changed yet: back to 3. A request with the same key that committed after
- *	  S has updated this row, so it cannot slip through. A later row is locked
- *	  in its newest version and computed anew.
+ * 6. Update them in the order users before house (there opening_balance
+ *	  first), then id: the update is the lock. If the first answers that
+ *	  somebody was there since S, nothing has changed yet: back to 3. A
+ *	  request with the same key that committed after S has updated this row,
+ *	  so it cannot slip through. A later row is locked in its newest version
+ *	  and computed anew.
  * 7. Check limits on the final balances, take the id, stamp the time, write
  *	  the journal.
  *
@@ -43,7 +44,7 @@
 #include "place.h"
 #include "posting.h"
 
-PostingHook ledger_posting_hook = {NULL, NULL};
+PostingHook ledger_posting_hook = {NULL, NULL, NULL};
 
 /* ---- requests ---------------------------------------------------------------- */
 
@@ -413,7 +414,17 @@ find_accounts(PostingRequest *request)
 	return false;
 }
 
-/* Users' accounts before the house's, each by id: everybody's order. */
+static bool
+is_opening_balance(const LedgerAccount *account)
+{
+	return strcmp(account->type->name, LEDGER_OPENING_BALANCE) == 0;
+}
+
+/*
+ * Users' accounts before the house's, each by id: everybody's order. Of the
+ * house's opening_balance comes first: a call that has opened a user holds it
+ * before it takes any other.
+ */
 static int
 compare_lock_order(const void *a, const void *b, void *arg)
 {
@@ -423,6 +434,8 @@ compare_lock_order(const void *a, const void *b, void *arg)
 
 	if (x->has_user != y->has_user)
 		return x->has_user ? -1 : 1;
+	if (!x->has_user && is_opening_balance(x) != is_opening_balance(y))
+		return is_opening_balance(x) ? -1 : 1;
 	return x->id < y->id ? -1 : x->id > y->id;
 }
 

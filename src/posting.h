@@ -83,12 +83,14 @@ typedef struct PostingRequest
 /*
  * What a legacy table adds to a posting. lock: before any account is locked,
  * locks the legacy rows of the call's users and opens who is not opened.
- * written: the postings are in the journal, visible to the next command. Set
- * once, by mirror.c.
+ * lock_user: only locks a user's legacy rows, for who opens an account of his
+ * and may post to it in the same transaction. written: the postings are in the
+ * journal, visible to the next command. Set once, by mirror.c.
  */
 typedef struct PostingHook
 {
 	void		(*lock) (PostingRequest *request);
+	void		(*lock_user) (const pg_uuid_t *user_id);
 	void		(*written) (PostingRequest *request);
 } PostingHook;
 
