@@ -163,10 +163,10 @@ BEGIN
 			 ORDER BY j.transaction_id DESC, j.ordinal DESC
 			 LIMIT user_history.max_rows)) legs
 		WHERE a.user_id = user_history.user_id
-		ORDER BY legs.transaction_id DESC, legs.ordinal DESC
+		ORDER BY legs.transaction_id DESC, legs.ordinal DESC, legs.account_type
 		LIMIT user_history.max_rows) l
 	JOIN ledger.journal h ON h.transaction_id = l.transaction_id AND h.ordinal = 0
-	ORDER BY l.transaction_id DESC, l.ordinal DESC;
+	ORDER BY l.transaction_id DESC, l.ordinal DESC, l.account_type;
 END
 $$;
 REVOKE ALL ON FUNCTION ledger.user_history(uuid, timestamptz, timestamptz, integer) FROM PUBLIC;
