@@ -130,6 +130,11 @@ extern void ledger_legacy_end(LegacyScan *scan);
 extern int64 ledger_opening_open(LegacyTable *table, const pg_uuid_t *user_id,
 								 const LedgerAccount *accounts, int naccounts);
 
+/* The accounts that it would post to, added to another request's. */
+extern void ledger_opening_accounts(LegacyTable *table, const pg_uuid_t *user_id,
+									const LedgerAccount *accounts, int naccounts,
+									PostingRequest *into);
+
 /* attach.c: what configure() must not do to an attached table. */
 extern void ledger_legacy_check_settings(const LedgerSettings *new);
 

@@ -4,9 +4,10 @@
  *		net change of a call is added to them once it is in the journal.
  *
  * Lock order: the rows of every attached table for every user of the call,
- * changed or not, by table and user; only then are those opened who are not,
- * and only then come the accounts. An application that updates its legacy row
- * first and then posts takes the same order.
+ * changed or not, by table and user; then, if somebody is to be opened, the
+ * accounts of all openings and of the call together; then come the openings.
+ * An application that updates its legacy row first and then posts takes the
+ * same order.
  *
  * A legacy write that fails in a way that would fail again is contained under
  * strict off: the ledger's part stands and the failure is a discrepancy.
@@ -94,23 +95,92 @@ mark_opened(PostingRequest *request, const LegacyTable *table, const pg_uuid_t *
 	}
 }
 
-static void
-open_user(PostingRequest *request, LegacyTable *table, const pg_uuid_t *user_id, bool has_row)
+/* What a user has, and whether he is to be opened from his row in the table. */
+static bool
+must_open(PostingRequest *request, const LegacyTable *table, const pg_uuid_t *user_id,
+		  LedgerAccount **accounts, int *naccounts)
 {
+	*naccounts = ledger_accounts_of_user(request->store, user_id, GetActiveSnapshot(), accounts);
+	return !ledger_legacy_is_opened(table, *accounts, *naccounts);
+}
+
+/*
+ * The accounts of all openings to come and of the call itself, to be locked
+ * together: an opening posts to the house's account, and whoever holds that
+ * may not wait for a user's. NULL: nobody is to be opened.
+ */
+static PostingRequest *
+accounts_to_lock(PostingRequest *request, List *tables, const pg_uuid_t *users, int nusers,
+				 const bool *has_row)
+{
+	PostingRequest *all = NULL;
 	LedgerAccount *accounts;
-	int			n;
+	ListCell   *lc;
+	int			n = 0;
+	int			naccounts;
+
+	foreach(lc, tables)
+	{
+		for (int i = 0; i < nusers; i++, n++)
+		{
+			if (!must_open(request, lfirst(lc), &users[i], &accounts, &naccounts))
+				continue;
+			if (!has_row[n])
+			{
+				mark_opened(request, lfirst(lc), &users[i]);
+				continue;
+			}
+			if (all == NULL)
+				all = ledger_posting_new(request->operation, "opening");
+			ledger_opening_accounts(lfirst(lc), &users[i], accounts, naccounts, all);
+		}
+	}
+	for (int i = 0; all && i < request->naccounts; i++)
+	{
+		const LedgerAccount *account = &request->accounts[i].account;
+
+		if (request->accounts[i].by_id)
+			(void) ledger_posting_account_id(all, account->id);
+		else
+			(void) ledger_posting_account(all, account->type->name,
+										  account->has_user ? &account->user_id : NULL,
+										  account->currency->code);
+	}
+	return all;
+}
+
+/* Opens who is to be opened of the users, whose rows are locked. */
+static void
+open_users(PostingRequest *request, List *tables, const pg_uuid_t *users, int nusers,
+		   const bool *has_row)
+{
+	PostingRequest *all;
+	LedgerAccount *accounts;
+	ListCell   *lc;
+	int			n = 0;
+	int			naccounts;
 
 	/* a snapshot taken after the lock sees an opening that we waited for */
 	PushActiveSnapshot(GetTransactionSnapshot());
-	n = ledger_accounts_of_user(request->store, user_id, GetActiveSnapshot(), &accounts);
-	if (!ledger_legacy_is_opened(table, accounts, n))
-	{
-		if (has_row)
-			ledger_opening_open(table, user_id, accounts, n);
-		else
-			mark_opened(request, table, user_id);
-	}
+	all = accounts_to_lock(request, tables, users, nusers, has_row);
 	PopActiveSnapshot();
+	if (all == NULL)
+		return;
+	all->is_opening = true;
+	all->allow_reserved = true;
+	(void) ledger_posting_lock(all);
+	ledger_posting_cancel(all);
+	foreach(lc, tables)
+	{
+		for (int i = 0; i < nusers; i++, n++)
+		{
+			PushActiveSnapshot(GetTransactionSnapshot());
+			if (has_row[n] &&
+				must_open(request, lfirst(lc), &users[i], &accounts, &naccounts))
+				ledger_opening_open(lfirst(lc), &users[i], accounts, naccounts);
+			PopActiveSnapshot();
+		}
+	}
 }
 
 static void
@@ -141,17 +211,15 @@ mirror_lock(PostingRequest *request)
 		for (int i = 0; i < nusers; i++)
 			has_row[n++] = ledger_legacy_lock_row(lfirst(lc), &users[i]);
 	}
-	n = 0;
+	open_users(request, tables, users, nusers, has_row);
+	if (!mirrors)
+		return;
 	foreach(lc, tables)
 	{
 		for (int i = 0; i < nusers; i++)
-		{
-			open_user(request, lfirst(lc), &users[i], has_row[n++]);
-			if (mirrors)
-				ledger_capture_mark_double(lfirst(lc), &users[i]);
-		}
+			ledger_capture_mark_double(lfirst(lc), &users[i]);
 	}
-	for (int i = 0; mirrors && i < nusers; i++)
+	for (int i = 0; i < nusers; i++)
 		ledger_compare_touch(&users[i], request->settings);
 }
 

@@ -145,9 +145,9 @@ open_column(PostingRequest *request, LegacyTable *table, const LegacyColumn *col
 	}
 }
 
-int64
-ledger_opening_open(LegacyTable *table, const pg_uuid_t *user_id,
-					const LedgerAccount *accounts, int naccounts)
+static PostingRequest *
+opening_request(LegacyTable *table, const pg_uuid_t *user_id,
+				const LedgerAccount *accounts, int naccounts)
 {
 	PostingRequest *request = ledger_posting_new("opening", "opening");
 	Numeric		values[LEDGER_MAX_LEGACY_COLUMNS];
@@ -166,5 +166,28 @@ ledger_opening_open(LegacyTable *table, const pg_uuid_t *user_id,
 	request->accounts[marked].mark_opened = table->bit;
 	for (int i = 0; i < table->ncolumns; i++)
 		open_column(request, table, &table->columns[i], user_id, values[i], accounts, naccounts);
-	return ledger_post(request);
+	return request;
+}
+
+int64
+ledger_opening_open(LegacyTable *table, const pg_uuid_t *user_id,
+					const LedgerAccount *accounts, int naccounts)
+{
+	return ledger_post(opening_request(table, user_id, accounts, naccounts));
+}
+
+void
+ledger_opening_accounts(LegacyTable *table, const pg_uuid_t *user_id,
+						const LedgerAccount *accounts, int naccounts, PostingRequest *into)
+{
+	PostingRequest *request = opening_request(table, user_id, accounts, naccounts);
+
+	for (int i = 0; i < request->naccounts; i++)
+	{
+		const LedgerAccount *account = &request->accounts[i].account;
+
+		(void) ledger_posting_account(into, account->type->name,
+									  account->has_user ? &account->user_id : NULL,
+									  account->currency->code);
+	}
 }

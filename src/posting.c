@@ -83,6 +83,20 @@ same_user(bool has_a, const pg_uuid_t *a, bool has_b, const pg_uuid_t *b)
 	return has_a == has_b && (!has_a || memcmp(a, b, UUID_LEN) == 0);
 }
 
+static int
+append_account(PostingRequest *request, const LedgerAccountType *type,
+			   const pg_uuid_t *user_id, const LedgerCurrency *currency)
+{
+	LedgerAccount *account = &add_account(request)->account;
+
+	account->type = type;
+	account->currency = currency;
+	account->has_user = user_id != NULL;
+	if (user_id)
+		account->user_id = *user_id;
+	return request->naccounts - 1;
+}
+
 /*
  * The account of that type, user (NULL: the house) and currency (NULL: the
  * type's own); its index in the request.
@@ -102,13 +116,17 @@ ledger_posting_account(PostingRequest *request, const char *type_name,
 			same_user(account->has_user, &account->user_id, user_id != NULL, user_id))
 			return i;
 	}
-	account = &add_account(request)->account;
-	account->type = type;
-	account->currency = currency;
-	account->has_user = user_id != NULL;
-	if (user_id)
-		account->user_id = *user_id;
-	return request->naccounts - 1;
+	return append_account(request, type, user_id, currency);
+}
+
+/* The same, not looked for among those there are already. */
+int
+ledger_posting_new_account(PostingRequest *request, const char *type_name,
+						   const pg_uuid_t *user_id)
+{
+	const LedgerAccountType *type = ledger_account_type(type_name);
+
+	return append_account(request, type, user_id, type->currency);
 }
 
 /* The account of that id; not looked for among those there are already. */

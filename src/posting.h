@@ -99,6 +99,8 @@ extern PostingHook ledger_posting_hook;
 extern PostingRequest *ledger_posting_new(const char *operation, const char *type);
 extern int	ledger_posting_account(PostingRequest *request, const char *type,
 								   const pg_uuid_t *user_id, const char *currency);
+extern int	ledger_posting_new_account(PostingRequest *request, const char *type,
+									   const pg_uuid_t *user_id);
 extern int	ledger_posting_account_id(PostingRequest *request, int64 id);
 extern void ledger_posting_line(PostingRequest *request, int debit, int credit, Numeric amount);
 

@@ -582,12 +582,34 @@ expire_one(const Reservation *due)
 	return post_release(request, plan) != 0;
 }
 
+/*
+ * Locks what the releases will change, of all users together: user by user
+ * would not be everybody's order. The caller ends it.
+ */
+static PostingRequest *
+lock_due(const Reservation *due, int n)
+{
+	PostingRequest *all = ledger_posting_new("expire_reservations", "internal_transfer");
+
+	all->allow_reserved = true;
+	for (int i = 0; i < n; i++)
+	{
+		if (i > 0 && memcmp(&due[i].user_id, &due[i - 1].user_id, UUID_LEN) == 0)
+			continue;
+		(void) ledger_posting_new_account(all, LEDGER_PENDING_INVESTMENT, &due[i].user_id);
+		(void) ledger_posting_new_account(all, LEDGER_USDC_BALANCE, &due[i].user_id);
+	}
+	(void) ledger_posting_lock(all);
+	return all;
+}
+
 /* (max_count) */
 Datum
 ledger_expire_reservations(PG_FUNCTION_ARGS)
 {
 	int64		max;
 	Reservation *due;
+	PostingRequest *all;
 	int			n;
 	int64		expired = 0;
 
@@ -600,12 +622,16 @@ ledger_expire_reservations(PG_FUNCTION_ARGS)
 	PreventCommandIfReadOnly("ledger.expire_reservations()");
 	PreventCommandDuringRecovery("ledger.expire_reservations()");
 	n = find_due(max, GetCurrentTimestamp(), &due);
+	if (n == 0)
+		PG_RETURN_INT64(0);
+	all = lock_due(due, n);
 	for (int i = 0; i < n; i++)
 	{
 		CHECK_FOR_INTERRUPTS();
 		if (expire_one(&due[i]))
 			expired++;
 	}
+	ledger_posting_cancel(all);
 	PG_RETURN_INT64(expired);
 }
 
