@@ -208,6 +208,25 @@ ledger_legacy_count(PG_FUNCTION_ARGS)
 	PG_RETURN_INT64(count);
 }
 
+/* Locks settings and table against writers. */
+PG_FUNCTION_INFO_V1(ledger_legacy_lock);
+
+Datum
+ledger_legacy_lock(PG_FUNCTION_ARGS)
+{
+	Oid			relid = PG_GETARG_OID(0);
+
+	if (SearchSysCacheExists1(RELOID, ObjectIdGetDatum(relid)))
+		ledger_settings_lock_exclusive(PG_GETARG_INT64(1), relid);
+	/* it may have been dropped while we waited */
+	if (!SearchSysCacheExists1(RELOID, ObjectIdGetDatum(relid)))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("there is no table with the OID %u", relid),
+				 errhint("Pass the name of a table.")));
+	PG_RETURN_VOID();
+}
+
 /* ---- settings -------------------------------------------------------------------------- */
 
 static char *

@@ -36,8 +36,10 @@
 #include "settings.h"
 #include "store.h"
 
-#define LOCK_SLICE		"50ms"	/* a posting queues behind us this long */
-#define LOCK_PAUSE_MS	50
+#define LOCK_SLICE_MS		50	/* a posting queues behind us this long */
+#define LOCK_SLICE_MAX_MS	400 /* while all that is in flight is short */
+#define LOCK_PAUSE_MS		50
+#define LONG_TRANSACTION_MS 1000
 
 typedef enum StrictGuc
 {
@@ -283,18 +285,31 @@ ledger_has_posted(void)
 
 /* ---- the exclusive lock ------------------------------------------------------- */
 
-/* Who holds the lock that conflicts: one line each. */
-static char *
-name_blockers(Oid relid)
+/* The locks that are wanted: of the settings, and perhaps of a legacy table. */
+typedef struct SettingsWait
 {
+	Oid			relids[2];
+	int			nrelids;
+	int			slice_ms;		/* of the next try */
+	char	   *blockers;		/* who holds what conflicts, one line each */
+	double		oldest_ms;		/* age of the oldest of their transactions */
+} SettingsWait;
+
+/* Who holds what conflicts, and for how long. */
+static void
+look_at_blockers(SettingsWait *lock)
+{
+	MemoryContext context = CurrentMemoryContext;
 	StringInfoData list;
 	OwnerContext saved;
-	Oid			argtype = OIDOID;
-	Datum		arg = ObjectIdGetDatum(relid);
+	Oid			argtypes[2] = {OIDOID, OIDOID};
+	Datum		args[2] = {ObjectIdGetDatum(lock->relids[0]),
+	ObjectIdGetDatum(lock->relids[lock->nrelids - 1])};
 
 	initStringInfo(&list);
+	lock->oldest_ms = 0;
 	/* as the extension's owner, who may see whose transactions they are */
-	ledger_become(&saved, ledger_table_owner(relid));
+	ledger_become(&saved, ledger_table_owner(lock->relids[0]));
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
 	if (SPI_execute_with_args(
@@ -304,38 +319,49 @@ name_blockers(Oid relid)
 			"  pg_catalog.date_trunc('milliseconds', pg_catalog.clock_timestamp() - a.xact_start))"
 			" ELSE pg_catalog.format('Prepared transaction \"%s\" of user %s, prepared %s ago.',"
 			"  p.gid, p.owner,"
-			"  pg_catalog.date_trunc('milliseconds', pg_catalog.clock_timestamp() - p.prepared)) END"
-			" FROM pg_catalog.pg_locks l"
+			"  pg_catalog.date_trunc('milliseconds', pg_catalog.clock_timestamp() - p.prepared)) END,"
+			" max(CASE WHEN a.pid IS NULL THEN 'infinity'::pg_catalog.float8"
+			"  ELSE 1000 * EXTRACT(epoch FROM pg_catalog.clock_timestamp() - a.xact_start) END) OVER ()"
+			" FROM (SELECT DISTINCT l.pid, l.virtualtransaction FROM pg_catalog.pg_locks l"
+			"  WHERE l.locktype = 'relation' AND l.relation IN ($1, $2) AND l.granted"
+			"   AND l.database = (SELECT oid FROM pg_catalog.pg_database"
+			"                     WHERE datname = pg_catalog.current_database())"
+			"   AND l.mode NOT IN ('AccessShareLock', 'RowShareLock')"
+			"   AND l.pid IS DISTINCT FROM pg_catalog.pg_backend_pid()) l"
 			" LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid"
 			/* a prepared transaction is known by the lock on its own xid */
 			" LEFT JOIN (pg_catalog.pg_prepared_xacts p JOIN pg_catalog.pg_locks x"
 			"   ON x.locktype = 'transactionid' AND x.transactionid = p.transaction AND x.pid IS NULL)"
 			"  ON l.pid IS NULL AND l.virtualtransaction = x.virtualtransaction"
-			" WHERE l.locktype = 'relation' AND l.relation = $1 AND l.granted"
-			"  AND l.database = (SELECT oid FROM pg_catalog.pg_database"
-			"                    WHERE datname = pg_catalog.current_database())"
-			"  AND l.mode NOT IN ('AccessShareLock', 'RowShareLock')"
-			"  AND l.pid IS DISTINCT FROM pg_catalog.pg_backend_pid()"
 			" ORDER BY 1 LIMIT 20",
-			1, &argtype, &arg, NULL, true, 0) != SPI_OK_SELECT)
+			2, argtypes, args, NULL, true, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not list the holders of the settings' lock");
 	for (uint64 i = 0; i < SPI_processed; i++)
 	{
-		char	   *line = SPI_getvalue(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1);
+		HeapTuple	tuple = SPI_tuptable->vals[i];
+		char	   *line = SPI_getvalue(tuple, SPI_tuptable->tupdesc, 1);
+		bool		isnull;
+		Datum		oldest = SPI_getbinval(tuple, SPI_tuptable->tupdesc, 2, &isnull);
 
 		if (line)
 			appendStringInfo(&list, "%s%s", list.len ? "\n" : "", line);
+		if (!isnull)
+			lock->oldest_ms = DatumGetFloat8(oldest);
 	}
+	lock->blockers = MemoryContextStrdup(context, list.len ? list.data : "The holder has just gone.");
 	SPI_finish();
 	ledger_unbecome(&saved);
-	if (list.len == 0)
-		appendStringInfoString(&list, "The holder has just gone.");
-	return list.data;
 }
 
-/* One slice of waiting; false if it passed in vain. */
 static bool
-try_lock(Oid relid)
+try_at_once(const SettingsWait *lock)
+{
+	return lock->nrelids == 1 && ConditionalLockRelationOid(lock->relids[0], ShareRowExclusiveLock);
+}
+
+/* One slice of waiting; false if it passed in vain, and nothing is locked. */
+static bool
+try_lock(const SettingsWait *lock)
 {
 	MemoryContext context = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
@@ -346,9 +372,10 @@ try_lock(Oid relid)
 	{
 		int			guc_level = NewGUCNestLevel();
 
-		(void) set_config_option("lock_timeout", LOCK_SLICE, PGC_USERSET, PGC_S_SESSION,
-								 GUC_ACTION_SAVE, true, 0, false);
-		LockRelationOid(relid, ShareRowExclusiveLock);
+		(void) set_config_option("lock_timeout", psprintf("%d", lock->slice_ms),
+								 PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+		for (int i = 0; i < lock->nrelids; i++)
+			LockRelationOid(lock->relids[i], ShareRowExclusiveLock);
 		got = true;
 		AtEOXact_GUC(true, guc_level);
 		ReleaseCurrentSubTransaction();
@@ -369,10 +396,17 @@ try_lock(Oid relid)
 	return got;
 }
 
+/*
+ * Who waits for a lock holds up everybody that comes after him, so he does it
+ * in slices. If all that is in flight is short there is no end of it under
+ * load, but it would be over if it were waited for a little longer: the slices
+ * grow. A transaction that stays would only make everybody else wait: they
+ * stay short.
+ */
 void
-ledger_settings_lock_exclusive(int64 lock_wait_ms)
+ledger_settings_lock_exclusive(int64 lock_wait_ms, Oid legacy)
 {
-	Oid			relid = settings_relid();
+	SettingsWait lock = {{settings_relid(), legacy}, OidIsValid(legacy) ? 2 : 1, LOCK_SLICE_MS};
 	TimestampTz deadline;
 
 	if (posted_level)
@@ -381,19 +415,26 @@ ledger_settings_lock_exclusive(int64 lock_wait_ms)
 				 errmsg("cannot change the settings in a transaction that has posted"),
 				 errhint("Commit the postings first.")));
 	deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), lock_wait_ms);
-	while (!ConditionalLockRelationOid(relid, ShareRowExclusiveLock) && !try_lock(relid))
+	while (!try_at_once(&lock) && !try_lock(&lock))
 	{
+		look_at_blockers(&lock);
 		if (GetCurrentTimestamp() >= deadline)
 			ereport(ERROR,
 					(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
 					 errmsg("could not lock the settings within " INT64_FORMAT " ms", lock_wait_ms),
-					 errdetail_internal("%s", name_blockers(relid)),
-					 errhint("Try again when these transactions have ended, or with a longer lock_wait.")));
+					 errdetail_internal("%s", lock.blockers),
+					 errhint("Try again when these transactions have ended%s.",
+							 OidIsValid(legacy) ? "" : ", or with a longer lock_wait")));
+		if (lock.oldest_ms < Max(lock_wait_ms / 2, LONG_TRANSACTION_MS))
+			lock.slice_ms = Min(2 * lock.slice_ms, LOCK_SLICE_MAX_MS);
+		else
+			lock.slice_ms = LOCK_SLICE_MS;
 		/* let those through that queued behind us */
 		pg_usleep(LOCK_PAUSE_MS * 1000L);
 		CHECK_FOR_INTERRUPTS();
 	}
-	configured_level = GetCurrentTransactionNestLevel();
+	if (!OidIsValid(legacy))
+		configured_level = GetCurrentTransactionNestLevel();
 }
 
 /* ---- configure() --------------------------------------------------------------- */
@@ -535,7 +576,7 @@ ledger_configure(PG_FUNCTION_ARGS)
 	PreventCommandIfReadOnly("ledger.configure()");
 	PreventCommandIfParallelMode("ledger.configure()");
 	PreventCommandDuringRecovery("ledger.configure()");
-	ledger_settings_lock_exclusive(wait_ms);
+	ledger_settings_lock_exclusive(wait_ms, InvalidOid);
 	now = *cached_row();
 	new = asked_for(fcinfo, &now);
 	if (now.phase != LEDGER_MIGRATING)

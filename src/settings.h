@@ -49,9 +49,11 @@ extern bool ledger_settings_mirrors(const LedgerSettings *settings);
 extern bool ledger_has_posted(void);
 
 /*
- * Excludes every posting to the end of the transaction; waits in slices, and
- * names the blockers when lock_wait is over (55P03). 25001 after a posting.
+ * Excludes every posting to the end of the transaction, and with a legacy table
+ * also who writes that; waits in slices, and names the blockers when lock_wait
+ * is over (55P03). 25001 after a posting. Without a legacy table the settings
+ * are about to change: no posting may follow.
  */
-extern void ledger_settings_lock_exclusive(int64 lock_wait_ms);
+extern void ledger_settings_lock_exclusive(int64 lock_wait_ms, Oid legacy);
 
 #endif							/* LEDGER_SETTINGS_H */

@@ -576,56 +576,11 @@ $$;
 REVOKE ALL ON FUNCTION ledger.legacy_checks(regclass, jsonb, name, boolean) FROM PUBLIC;
 COMMENT ON FUNCTION ledger.legacy_checks(regclass, jsonb, name, boolean) IS 'Internal: every check of the preflight.';
 
-/*
- * Locks settings and legacy table against writers, in short slices, so that
- * nobody queues behind a wait of ours. Both locks go when a slice fails.
- */
-CREATE FUNCTION ledger.legacy_lock(legacy regclass, lock_wait interval) RETURNS void
-	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY INVOKER
-	SET search_path = pg_catalog, pg_temp
-AS $$
-DECLARE
-	give_up timestamptz := clock_timestamp() + lock_wait;
-	previous text := current_setting('lock_timeout');
-	blockers text;
-BEGIN
-	IF NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = legacy) THEN
-		RAISE EXCEPTION 'there is no table with the OID %', legacy::oid
-			USING ERRCODE = 'undefined_table', HINT = 'Pass the name of a table.';
-	END IF;
-	LOOP
-		BEGIN
-			PERFORM set_config('lock_timeout', '50ms', true);
-			LOCK TABLE ledger.settings IN SHARE ROW EXCLUSIVE MODE;
-			EXECUTE format('LOCK TABLE ONLY %s IN SHARE ROW EXCLUSIVE MODE', legacy);
-			PERFORM set_config('lock_timeout', previous, true);
-			RETURN;
-		EXCEPTION WHEN lock_not_available THEN
-			NULL;
-		END;
-		SELECT string_agg(DISTINCT COALESCE(
-				format('pid %s (user %s, age %s)', a.pid, a.usename, date_trunc('second', clock_timestamp() - a.xact_start)),
-				format('prepared transaction %s', x.gid), 'an unknown session'), ', ')
-			INTO blockers
-			FROM pg_locks l
-			LEFT JOIN pg_stat_activity a ON a.pid = l.pid
-			LEFT JOIN pg_prepared_xacts x ON l.virtualtransaction = '-1/' || x.transaction::text
-			WHERE l.locktype = 'relation' AND l.granted AND l.pid IS DISTINCT FROM pg_backend_pid()
-				AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())
-				AND l.relation IN ('ledger.settings'::regclass, legacy)
-				AND l.mode NOT IN ('AccessShareLock', 'RowShareLock');
-		IF clock_timestamp() >= give_up THEN
-			RAISE EXCEPTION 'could not lock % within %', legacy, lock_wait
-				USING ERRCODE = 'lock_not_available',
-					  DETAIL = format('It is held by %s.', COALESCE(blockers, 'a session that has ended by now')),
-					  HINT = 'Wait for these transactions to end, or end them, and try again.';
-		END IF;
-		PERFORM pg_sleep(0.05);
-	END LOOP;
-END
-$$;
-REVOKE ALL ON FUNCTION ledger.legacy_lock(regclass, interval) FROM PUBLIC;
-COMMENT ON FUNCTION ledger.legacy_lock(regclass, interval) IS 'Internal: locks settings and legacy table against writers.';
+/* Both locks go when a slice of waiting fails, so that nobody queues behind us. */
+CREATE FUNCTION ledger.legacy_lock(legacy regclass, lock_wait_ms bigint) RETURNS void
+	AS 'MODULE_PATHNAME', 'ledger_legacy_lock' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE SECURITY INVOKER;
+REVOKE ALL ON FUNCTION ledger.legacy_lock(regclass, bigint) FROM PUBLIC;
+COMMENT ON FUNCTION ledger.legacy_lock(regclass, bigint) IS 'Internal: locks settings and legacy table against writers.';
 
 CREATE FUNCTION ledger.legacy_attach(legacy regclass, mapping jsonb, key_column name, capture text,
 	key_functions text[], caller text, really boolean)
@@ -658,7 +613,7 @@ BEGIN
 	END LOOP;
 	IF really AND failed IS NULL THEN
 		/* what was found before the lock may have changed; the rows are only counted */
-		PERFORM ledger.legacy_lock(legacy, '5s');
+		PERFORM ledger.legacy_lock(legacy, 5000);
 		SELECT string_agg(c.check_name, ', ') INTO failed
 			FROM ledger.legacy_checks(legacy, clean, key_column, false) c WHERE c.required AND NOT c.passed;
 	END IF;
@@ -729,7 +684,7 @@ BEGIN
 		RAISE EXCEPTION 'table % is not attached', legacy
 			USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'ledger.legacy_mappings lists the attached tables.';
 	END IF;
-	PERFORM ledger.legacy_lock(CASE WHEN still_there THEN legacy ELSE 'ledger.settings'::regclass END, '5s');
+	PERFORM ledger.legacy_lock(CASE WHEN still_there THEN legacy ELSE 'ledger.settings'::regclass END, 5000);
 	IF EXISTS (SELECT FROM ledger.settings s WHERE s.shadow_mode OR s.balance_source = 'legacy') THEN
 		RAISE EXCEPTION 'table % is in use by shadow mode or as the source of balances', legacy
 			USING ERRCODE = 'object_not_in_prerequisite_state',
@@ -759,7 +714,7 @@ BEGIN
 		RAISE EXCEPTION 'capture post is not supported'
 			USING ERRCODE = 'feature_not_supported', HINT = 'Use capture record.';
 	END IF;
-	PERFORM ledger.legacy_lock(legacy, '5s');
+	PERFORM ledger.legacy_lock(legacy, 5000);
 	UPDATE ledger.legacy_mappings m SET capture = legacy_configure_capture.capture
 		WHERE m.legacy = legacy_configure_capture.legacy AND m.detached_at IS NULL;
 	IF NOT FOUND THEN
