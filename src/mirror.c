@@ -29,6 +29,18 @@
 
 MirrorExpectation *ledger_mirror_expectation = NULL;
 
+/*
+ * A user of the call as he was when his rows had been locked. While they are,
+ * nobody else posts for him: what he has now is this and the call's changes.
+ */
+typedef struct MirrorUser
+{
+	pg_uuid_t	user_id;
+	bool		locked;			/* he has a row */
+	LedgerAccount *accounts;
+	int			naccounts;
+} MirrorUser;
+
 /* What the mirror does to one row. */
 typedef struct Mirror
 {
@@ -95,13 +107,21 @@ mark_opened(PostingRequest *request, const LegacyTable *table, const pg_uuid_t *
 	}
 }
 
-/* What a user has, and whether he is to be opened from his row in the table. */
-static bool
-must_open(PostingRequest *request, const LegacyTable *table, const pg_uuid_t *user_id,
-		  LedgerAccount **accounts, int *naccounts)
+/* Reads what each user has, under a snapshot taken after the rows' locks. */
+static MirrorUser *
+read_users(PostingRequest *request, const pg_uuid_t *users, int nusers)
 {
-	*naccounts = ledger_accounts_of_user(request->store, user_id, GetActiveSnapshot(), accounts);
-	return !ledger_legacy_is_opened(table, *accounts, *naccounts);
+	MirrorUser *list = palloc0(sizeof(MirrorUser) * nusers);
+
+	PushActiveSnapshot(GetTransactionSnapshot());
+	for (int i = 0; i < nusers; i++)
+	{
+		list[i].user_id = users[i];
+		list[i].naccounts = ledger_accounts_of_user(request->store, &users[i], GetActiveSnapshot(),
+													&list[i].accounts);
+	}
+	PopActiveSnapshot();
+	return list;
 }
 
 /*
@@ -110,29 +130,30 @@ must_open(PostingRequest *request, const LegacyTable *table, const pg_uuid_t *us
  * may not wait for a user's. NULL: nobody is to be opened.
  */
 static PostingRequest *
-accounts_to_lock(PostingRequest *request, List *tables, const pg_uuid_t *users, int nusers,
+accounts_to_lock(PostingRequest *request, List *tables, const MirrorUser *users, int nusers,
 				 const bool *has_row)
 {
 	PostingRequest *all = NULL;
-	LedgerAccount *accounts;
 	ListCell   *lc;
 	int			n = 0;
-	int			naccounts;
 
 	foreach(lc, tables)
 	{
 		for (int i = 0; i < nusers; i++, n++)
 		{
-			if (!must_open(request, lfirst(lc), &users[i], &accounts, &naccounts))
+			const MirrorUser *user = &users[i];
+
+			if (ledger_legacy_is_opened(lfirst(lc), user->accounts, user->naccounts))
 				continue;
 			if (!has_row[n])
 			{
-				mark_opened(request, lfirst(lc), &users[i]);
+				mark_opened(request, lfirst(lc), &user->user_id);
 				continue;
 			}
 			if (all == NULL)
 				all = ledger_posting_new(request->operation, "opening");
-			ledger_opening_accounts(lfirst(lc), &users[i], accounts, naccounts, all);
+			ledger_opening_accounts(lfirst(lc), &user->user_id, user->accounts,
+									user->naccounts, all);
 		}
 	}
 	for (int i = 0; all && i < request->naccounts; i++)
@@ -149,23 +170,17 @@ accounts_to_lock(PostingRequest *request, List *tables, const pg_uuid_t *users, 
 	return all;
 }
 
-/* Opens who is to be opened of the users, whose rows are locked. */
-static void
-open_users(PostingRequest *request, List *tables, const pg_uuid_t *users, int nusers,
+/* Opens who is to be opened of the users, whose rows are locked; false: nobody. */
+static bool
+open_users(PostingRequest *request, List *tables, const MirrorUser *users, int nusers,
 		   const bool *has_row)
 {
-	PostingRequest *all;
-	LedgerAccount *accounts;
+	PostingRequest *all = accounts_to_lock(request, tables, users, nusers, has_row);
 	ListCell   *lc;
 	int			n = 0;
-	int			naccounts;
 
-	/* a snapshot taken after the lock sees an opening that we waited for */
-	PushActiveSnapshot(GetTransactionSnapshot());
-	all = accounts_to_lock(request, tables, users, nusers, has_row);
-	PopActiveSnapshot();
 	if (all == NULL)
-		return;
+		return false;
 	all->is_opening = true;
 	all->allow_reserved = true;
 	(void) ledger_posting_lock(all);
@@ -174,13 +189,18 @@ open_users(PostingRequest *request, List *tables, const pg_uuid_t *users, int nu
 	{
 		for (int i = 0; i < nusers; i++, n++)
 		{
-			PushActiveSnapshot(GetTransactionSnapshot());
-			if (has_row[n] &&
-				must_open(request, lfirst(lc), &users[i], &accounts, &naccounts))
-				ledger_opening_open(lfirst(lc), &users[i], accounts, naccounts);
-			PopActiveSnapshot();
+			/* an earlier opening of this call may have given him accounts */
+			MirrorUser *now = read_users(request, &users[i].user_id, 1);
+
+			if (has_row[n] && !ledger_legacy_is_opened(lfirst(lc), now->accounts, now->naccounts))
+			{
+				PushActiveSnapshot(GetTransactionSnapshot());
+				ledger_opening_open(lfirst(lc), &now->user_id, now->accounts, now->naccounts);
+				PopActiveSnapshot();
+			}
 		}
 	}
+	return true;
 }
 
 static void
@@ -198,6 +218,7 @@ mirror_lock(PostingRequest *request)
 	List	   *tables = request->settings->phase == LEDGER_RETIRED ? NIL : ledger_legacy_tables();
 	bool		mirrors = ledger_settings_mirrors(request->settings);
 	pg_uuid_t  *users;
+	MirrorUser *known;
 	bool	   *has_row;
 	int			nusers;
 	int			n = 0;
@@ -211,7 +232,13 @@ mirror_lock(PostingRequest *request)
 		for (int i = 0; i < nusers; i++)
 			has_row[n++] = ledger_legacy_lock_row(lfirst(lc), &users[i]);
 	}
-	open_users(request, tables, users, nusers, has_row);
+	known = read_users(request, users, nusers);
+	if (!open_users(request, tables, known, nusers, has_row))
+	{
+		for (int i = 0; i < n; i++)
+			known[i % nusers].locked |= has_row[i];
+		request->hook_state = known;
+	}
 	if (!mirrors)
 		return;
 	foreach(lc, tables)
@@ -573,6 +600,49 @@ net_changes(Mirror *mirror)
 	return any;
 }
 
+/* What the user had before the call, with the call's changes. */
+static void
+accounts_after_call(Mirror *mirror, const MirrorUser *before)
+{
+	PostingRequest *request = mirror->request;
+	int			n = before->naccounts;
+
+	mirror->accounts = palloc(sizeof(LedgerAccount) * (n + request->naccounts));
+	memcpy(mirror->accounts, before->accounts, sizeof(LedgerAccount) * n);
+	for (int i = 0; i < request->naccounts; i++)
+	{
+		const LedgerAccount *account = &request->accounts[i].account;
+		int			at = 0;
+
+		if (!account->has_user || compare_uuid(&account->user_id, &mirror->user_id) != 0)
+			continue;
+		while (at < n && mirror->accounts[at].id != account->id)
+			at++;
+		mirror->accounts[at] = *account;
+		n = Max(n, at + 1);
+	}
+	mirror->naccounts = n;
+}
+
+static void
+read_accounts(Mirror *mirror)
+{
+	PostingRequest *request = mirror->request;
+	MirrorUser *known = request->hook_state;
+
+	while (known && compare_uuid(&known->user_id, &mirror->user_id) != 0)
+		known++;
+	if (known && known->locked)
+	{
+		accounts_after_call(mirror, known);
+		return;
+	}
+	PushActiveSnapshot(GetTransactionSnapshot());
+	mirror->naccounts = ledger_accounts_of_user(request->store, &mirror->user_id,
+												GetActiveSnapshot(), &mirror->accounts);
+	PopActiveSnapshot();
+}
+
 static void
 mirror_user(PostingRequest *request, LegacyTable *table, const pg_uuid_t *user_id)
 {
@@ -584,10 +654,7 @@ mirror_user(PostingRequest *request, LegacyTable *table, const pg_uuid_t *user_i
 	mirror->user_id = *user_id;
 	if (!net_changes(mirror))
 		return;
-	PushActiveSnapshot(GetTransactionSnapshot());
-	mirror->naccounts = ledger_accounts_of_user(request->store, user_id, GetActiveSnapshot(),
-												&mirror->accounts);
-	PopActiveSnapshot();
+	read_accounts(mirror);
 	if (!ledger_plain_add(table, user_id, mirror->deltas, &mirror->row))
 	{
 		if (request->settings->strict_mode)

@@ -78,6 +78,7 @@ typedef struct PostingRequest
 	pg_uuid_t	key;
 	int		   *order;			/* accounts in the order of their locks */
 	bool		moved;			/* some row had been updated meanwhile */
+	void	   *hook_state;		/* what the hook knows from lock to written */
 } PostingRequest;
 
 /*
