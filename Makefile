@@ -4,6 +4,7 @@
 #   make installcheck       regression and isolation tests on a running server
 #   make demo               the story, on a throwaway server of its own
 #   make test               every test, likewise; SUITE="regress tap" for some
+#   make soak               tests under load, for ten minutes each
 #   make test-cassert       regression and isolation tests on a server with assertions
 #   make test-valgrind      regression tests with every memory access checked
 #   make coverage           what of the C the tests reach
@@ -36,7 +37,7 @@ PG_CPPFLAGS = -I$(srcdir)/src
 PG_CFLAGS = -Wall -Wextra -Werror -Wno-unused-parameter -Wno-sign-compare -Wno-missing-field-initializers
 
 # These bring their own server; PostgreSQL may not even be installed yet.
-sandbox_goals = demo test test-cassert test-valgrind coverage bench format-check
+sandbox_goals = demo test soak test-cassert test-valgrind coverage bench format-check
 .PHONY: $(sandbox_goals)
 
 ifneq ($(filter-out $(sandbox_goals),$(or $(MAKECMDGOALS),all)),)
@@ -64,6 +65,9 @@ test_packages = --with postgresql-15-pgtap --with libipc-run-perl --with libdbd-
 
 test:
 	@$(sandbox) $(test_packages) test/run $(SUITE)
+
+soak:
+	@$(sandbox) $(test_packages) test/run soak
 
 test-cassert:
 	@$(sandbox) $(test_packages) --cassert test/run $(or $(SUITE),regress isolation)

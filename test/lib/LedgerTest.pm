@@ -36,6 +36,7 @@ max_prepared_transactions = 10
 max_connections = 100
 shared_buffers = 16MB
 log_statement = none
+log_line_prefix = '%m [%p] %e %q%a '
 CONF
 	$node->start;
 	return $node;
@@ -96,17 +97,21 @@ sub oracle_ok
 	is($node->safe_psql($database // 'postgres', 'SELECT * FROM public.ledger_oracle()'), '', $name);
 }
 
-# Passes if neither the oracle nor verify() does.
+# Passes if neither the oracle nor verify() does, and the server has not logged
+# what no server should.
 sub ledger_ok
 {
 	my ($node, $name, $database) = @_;
-
-	local $Test::Builder::Level = $Test::Builder::Level + 1;
-	is($node->safe_psql($database // 'postgres', <<SQL), '', $name);
+	my @found = split /\n/, $node->safe_psql($database // 'postgres', <<SQL);
 SELECT 'oracle: ' || o FROM public.ledger_oracle() AS o
 UNION ALL
 SELECT 'verify: ' || v.check_name || ': ' || v.detail FROM ledger.verify() v WHERE NOT v.passed
 SQL
+
+	push @found, grep /TRAP:|PANIC:|reference leak|refcount leak|snapshot leak|problem in alloc set| XX000 /,
+	  split /\n/, slurp_file($node->logfile);
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	is(join("\n", @found), '', $name);
 }
 
 # A connection of this process, closed with its handle.
