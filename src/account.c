@@ -221,6 +221,7 @@ ledger_account_type(const char *name)
 	ereport(ERROR,
 			(errcode(ERRCODE_LG_NOT_ALLOWED),
 			 errmsg("unknown account type \"%s\"", pnstrdup(name, NAMEDATALEN)),
+			 errdetail("No row of ledger.account_types has that name."),
 			 errhint("ledger.account_types lists the account types; insert a row to add one.")));
 }
 
@@ -233,6 +234,7 @@ ledger_currency(const char *code)
 		ereport(ERROR,
 				(errcode(ERRCODE_LG_NOT_ALLOWED),
 				 errmsg("unknown currency \"%s\"", pnstrdup(code, NAMEDATALEN)),
+				 errdetail("No row of ledger.currencies has that code."),
 				 errhint("ledger.currencies lists the currencies; insert a row to add one.")));
 	return currency;
 }

@@ -43,12 +43,14 @@ currency_of(const LedgerAccountType *type, const char *code)
 		ereport(ERROR,
 				(errcode(ERRCODE_LG_NOT_ALLOWED),
 				 errmsg("account type %s has an account for each currency", type->name),
+				 errdetail("The type has no currency of its own."),
 				 errhint("Pass the currency.")));
 	if (type->currency && type->currency != currency)
 		ereport(ERROR,
 				(errcode(ERRCODE_LG_NOT_ALLOWED),
 				 errmsg("account type %s is in %s, not in %s", type->name,
 						type->currency->code, currency->code),
+				 errdetail("Every account of the type is in its currency."),
 				 errhint("Pass NULL for the type's own currency.")));
 	return currency;
 }
@@ -68,21 +70,16 @@ Datum
 ledger_open_account(PG_FUNCTION_ARGS)
 {
 	LedgerAccount account = {0};
+	const pg_uuid_t *user_id;
 	const LedgerSettings *settings;
 	Store	   *accounts;
 
 	ledger_arg_required(fcinfo, 0, "account_type");
 	account.type = ledger_account_type(ledger_arg_name(fcinfo, 0, "account_type", LEDGER_MAX_NAME));
-	account.has_user = !PG_ARGISNULL(1);
-	if (account.has_user)
-		account.user_id = *PG_GETARG_UUID_P(1);
-	if (account.type->owner_user)
-		ledger_arg_required(fcinfo, 1, "user_id");
-	else if (account.has_user)
-		ereport(ERROR,
-				(errcode(ERRCODE_LG_NOT_ALLOWED),
-				 errmsg("account type %s is the house's, not a user's", account.type->name),
-				 errhint("Pass NULL as user_id.")));
+	user_id = ledger_arg_user_of(fcinfo, 1, account.type);
+	account.has_user = user_id != NULL;
+	if (user_id)
+		account.user_id = *user_id;
 	account.currency = currency_of(account.type,
 								   ledger_arg_name(fcinfo, 2, "currency", LEDGER_MAX_NAME));
 
@@ -141,6 +138,7 @@ lock_account(Store *accounts, LedgerAccount *account, Snapshot snapshot)
 		ereport(ERROR,
 				(errcode(ERRCODE_LG_NOT_ALLOWED),
 				 errmsg("account " INT64_FORMAT " does not exist", id),
+				 errdetail("No account has that id."),
 				 errhint("ledger.account_balances lists the accounts.")));
 	if (ledger_account_lock(accounts, account, snapshot, true) != TM_Ok)
 		elog(ERROR, "account " INT64_FORMAT " is gone", id);

@@ -7,9 +7,9 @@
 #include "access/detoast.h"
 #include "utils/builtins.h"
 
-#include "account.h"
 #include "amount.h"
 #include "args.h"
+#include "errors.h"
 
 void
 ledger_arg_required(FunctionCallInfo fcinfo, int n, const char *name)
@@ -32,6 +32,20 @@ const pg_uuid_t *
 ledger_arg_uuid_or_null(FunctionCallInfo fcinfo, int n)
 {
 	return PG_ARGISNULL(n) ? NULL : PG_GETARG_UUID_P(n);
+}
+
+const pg_uuid_t *
+ledger_arg_user_of(FunctionCallInfo fcinfo, int n, const LedgerAccountType *type)
+{
+	if (type->owner_user)
+		return ledger_arg_uuid(fcinfo, n, "user_id");
+	if (!PG_ARGISNULL(n))
+		ereport(ERROR,
+				(errcode(ERRCODE_LG_NOT_ALLOWED),
+				 errmsg("account type %s is the house's, not a user's", type->name),
+				 errdetail("Its accounts belong to no user."),
+				 errhint("Pass NULL as user_id.")));
+	return NULL;
 }
 
 int64

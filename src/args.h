@@ -6,6 +6,7 @@
 #ifndef LEDGER_ARGS_H
 #define LEDGER_ARGS_H
 
+#include "account.h"
 #include "fmgr.h"
 #include "utils/numeric.h"
 #include "utils/timestamp.h"
@@ -19,6 +20,9 @@
 extern void ledger_arg_required(FunctionCallInfo fcinfo, int n, const char *name);
 extern const pg_uuid_t *ledger_arg_uuid(FunctionCallInfo fcinfo, int n, const char *name);
 extern const pg_uuid_t *ledger_arg_uuid_or_null(FunctionCallInfo fcinfo, int n);
+/* The user of an account of the type; NULL for the house's, else LG010. */
+extern const pg_uuid_t *ledger_arg_user_of(FunctionCallInfo fcinfo, int n,
+										   const LedgerAccountType *type);
 extern int64 ledger_arg_int64(FunctionCallInfo fcinfo, int n, const char *name);
 extern Numeric ledger_arg_amount(FunctionCallInfo fcinfo, int n, const char *currency);
 

@@ -209,6 +209,7 @@ house_balance(const LedgerAccountType *type, Numeric *min)
 		ereport(ERROR,
 				(errcode(ERRCODE_LG_NOT_ALLOWED),
 				 errmsg("account type %s has an account for each currency", type->name),
+				 errdetail("The type has no currency of its own."),
 				 errhint("Read the view ledger.account_balances.")));
 	account.type = type;
 	account.currency = type->currency;
@@ -239,25 +240,12 @@ arg_account_type(FunctionCallInfo fcinfo, int n)
 	return ledger_account_type(ledger_arg_name(fcinfo, n, "account_type", LEDGER_MAX_NAME));
 }
 
-static const pg_uuid_t *
-arg_user_of(FunctionCallInfo fcinfo, int n, const LedgerAccountType *type)
-{
-	if (type->owner_user)
-		return ledger_arg_uuid(fcinfo, n, "user_id");
-	if (!PG_ARGISNULL(n))
-		ereport(ERROR,
-				(errcode(ERRCODE_LG_NOT_ALLOWED),
-				 errmsg("account type %s is the house's, not a user's", type->name),
-				 errhint("Pass NULL as user_id.")));
-	return NULL;
-}
-
 /* (user_id, account_type) */
 Datum
 ledger_get_account_balance(PG_FUNCTION_ARGS)
 {
 	const LedgerAccountType *type = arg_account_type(fcinfo, 1);
-	const pg_uuid_t *user_id = arg_user_of(fcinfo, 0, type);
+	const pg_uuid_t *user_id = ledger_arg_user_of(fcinfo, 0, type);
 	UserBalances user;
 	Numeric		min;
 
@@ -275,7 +263,7 @@ Datum
 ledger_check_available_balance(PG_FUNCTION_ARGS)
 {
 	const LedgerAccountType *type = arg_account_type(fcinfo, 2);
-	const pg_uuid_t *user_id = arg_user_of(fcinfo, 0, type);
+	const pg_uuid_t *user_id = ledger_arg_user_of(fcinfo, 0, type);
 	LedgerSettings settings = *ledger_settings_get();
 	UserBalances user;
 	Numeric		amount;

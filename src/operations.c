@@ -235,6 +235,7 @@ ledger_convert_buffer(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_LG_NOT_ALLOWED),
 				 errmsg("account types %s and %s are both in %s", from_type->name,
 						to_type->name, sold),
+				 errdetail("A conversion is between two currencies."),
 				 errhint("Use fund_broker() or post() within one currency.")));
 	(void) ledger_arg_amount(fcinfo, 2, bought);
 	ledger_set_reference(request, ledger_arg_uuid_or_null(fcinfo, 4), NULL, "conversion");
@@ -313,6 +314,7 @@ ledger_open_house_balance(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_LG_NOT_ALLOWED),
 				 errmsg("account type %s in %s takes no opening balance", type->name, currency->code),
+				 errdetail("Users are opened from their legacy rows, and opening_balance is the other side of every opening."),
 				 errhint("Pass a type of the house, but opening_balance, and its currency.")));
 	request->key_text = psprintf("open_house_balance:%s:%s", type->name, currency->code);
 	request->conflict_hint = "An account is opened once; use post() against opening_balance to correct it.";

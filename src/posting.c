@@ -358,6 +358,7 @@ find_by_id(PostingRequest *request, PostingAccount *pa)
 		ereport(ERROR,
 				(errcode(ERRCODE_LG_NOT_ALLOWED),
 				 errmsg("account " INT64_FORMAT " does not exist", id),
+				 errdetail("No account has that id."),
 				 errhint("open_account() returns an account's id.")));
 }
 
@@ -374,12 +375,14 @@ check_lines(PostingRequest *request)
 			ereport(ERROR,
 					(errcode(ERRCODE_LG_NOT_ALLOWED),
 					 errmsg("posting %d debits and credits the same account", i + 1),
+					 errdetail("A posting moves money from one account to another."),
 					 errhint("Name two accounts.")));
 		if (debit->currency != credit->currency)
 			ereport(ERROR,
 					(errcode(ERRCODE_LG_NOT_ALLOWED),
 					 errmsg("posting %d debits an account in %s and credits one in %s",
 							i + 1, debit->currency->code, credit->currency->code),
+					 errdetail("A posting is in one currency."),
 					 errhint("Change currencies by two postings through fx_clearing.")));
 		if (request->raw_amounts)
 			request->lines[i].amount =
@@ -687,7 +690,7 @@ check_state(const PostingRequest *request)
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("the ledger takes no postings while balances are the legacy table's alone"),
 				 errdetail("Shadow mode is off and the balance source is legacy."),
-				 errhint("CALL ledger.roll_back(reason), or SELECT ledger.configure(shadow_mode => true).")));
+				 errhint("Turn the mirror on: SELECT ledger.configure(shadow_mode => true).")));
 }
 
 static void

@@ -583,7 +583,8 @@ ledger_configure(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("cannot change the settings after the cut-over"),
-				 errhint("CALL ledger.roll_back(reason) first.")));
+				 errdetail("The phase of the migration says what is written and read."),
+				 errhint("Roll the cut-over back first.")));
 	if (ledger_settings_check)
 		ledger_settings_check(&new);
 	write_row(&new);
