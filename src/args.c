@@ -93,7 +93,7 @@ ledger_arg_name(FunctionCallInfo fcinfo, int n, const char *name, int max)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("%s must not be empty", name),
-				 errhint("Pass NULL for none.")));
+				 errhint("Pass a text that is not empty, or NULL where the argument may be left out.")));
 	return text_to_cstring(value);
 }
 

@@ -192,8 +192,11 @@ raise_insufficient(const PostingAccount *pa, Numeric before, Numeric min)
 {
 	const LedgerAccount *account = &pa->account;
 	Numeric		after = ledger_account_balance(account);
-	char	   *available = ledger_amount_out(ledger_amount_sub(before, min));
-	char	   *needed = ledger_amount_out(ledger_amount_sub(before, after));
+	int			digits = account->currency->display_digits;
+	char	   *available =
+		ledger_amount_out(ledger_amount_normalise(ledger_amount_sub(before, min), digits));
+	char	   *needed =
+		ledger_amount_out(ledger_amount_normalise(ledger_amount_sub(before, after), digits));
 
 	ereport(ERROR,
 			(errcode(ERRCODE_LG_INSUFFICIENT_FUNDS),
