@@ -18,6 +18,7 @@ BEGIN
 		CASE WHEN got.hint NOT LIKE refuses.hint THEN format('hint "%s", wanted "%s"', got.hint, refuses.hint) END,
 		CASE WHEN got.code <> '00000' AND (got.message ~ '^[A-Z]' AND got.message !~ '^[A-Z]{2,}' OR got.message LIKE '%.') THEN 'message begins with a capital or ends with a point' END,
 		CASE WHEN got.code LIKE 'LG%' AND got.hint = '' THEN 'no hint' END,
+		CASE WHEN got.code LIKE 'LG%' AND got.detail = '' THEN 'no detail' END,
 		CASE WHEN before <> public.counts() THEN format('rows before %s, after %s', before, public.counts()) END,
 		(SELECT string_agg(o, E'\n') FROM public.ledger_oracle() o));
 	RETURN ok(problems = '', description)
