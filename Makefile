@@ -6,6 +6,7 @@
 #   make test               every test, likewise; SUITE="regress tap" for some
 #   make soak               tests under load, for ten minutes each
 #   make test-cassert       regression and isolation tests on a server with assertions
+#   make test-caches        the same on one that forgets its catalog caches at once (slow)
 #   make test-valgrind      regression tests with every memory access checked
 #   make coverage           what of the C the tests reach
 #   make bench              measurements
@@ -37,7 +38,7 @@ PG_CPPFLAGS = -I$(srcdir)/src
 PG_CFLAGS = -Wall -Wextra -Werror -Wno-unused-parameter -Wno-sign-compare -Wno-missing-field-initializers
 
 # These bring their own server; PostgreSQL may not even be installed yet.
-sandbox_goals = demo test soak test-cassert test-valgrind coverage bench format-check
+sandbox_goals = demo test soak test-cassert test-caches test-valgrind coverage bench format-check
 .PHONY: $(sandbox_goals)
 
 ifneq ($(filter-out $(sandbox_goals),$(or $(MAKECMDGOALS),all)),)
@@ -71,6 +72,9 @@ soak:
 
 test-cassert:
 	@$(sandbox) $(test_packages) --cassert test/run $(or $(SUITE),regress isolation)
+
+test-caches:
+	@$(sandbox) $(test_packages) --caches test/run $(or $(SUITE),regress isolation)
 
 test-valgrind:
 	@$(sandbox) $(test_packages) --valgrind test/run $(or $(SUITE),regress)

@@ -7,7 +7,7 @@
 # version of the main archive.
 assert_version=${LEDGER_ASSERT_VERSION:-15.18-0+deb12u1}
 
-# assert_server cassert|valgrind: prints the path of its pg_config.
+# assert_server cassert|caches|valgrind: prints the path of its pg_config.
 assert_server()
 {
 	local prefix=${XDG_CACHE_HOME:-$HOME/.cache}/ledger-cassert/${assert_version%%-*} tarball
