@@ -17,6 +17,8 @@
 #include "commands/sequence.h"
 #include "commands/trigger.h"
 #include "executor/spi.h"
+#include "tcop/cmdtag.h"
+#include "tcop/pquery.h"
 #include "utils/builtins.h"
 #include "utils/datum.h"
 #include "utils/fmgroids.h"
@@ -166,6 +168,7 @@ fill_type(TypeCache *cache, void *item, Datum *values, bool *isnull)
 	type->debit_normal = strcmp(TextDatumGetCString(values[TYPE_SIDE]), "debit") == 0;
 	type->currency = isnull[TYPE_CURRENCY] ? NULL :
 		find_currency(cache, TextDatumGetCString(values[TYPE_CURRENCY]));
+	type->unknown_currency = !isnull[TYPE_CURRENCY] && type->currency == NULL;
 	type->min_balance = NULL;
 	if (!isnull[TYPE_MIN])
 	{
@@ -215,8 +218,15 @@ ledger_account_type(const char *name)
 
 	for (int i = 0; i < cache->ntypes; i++)
 	{
-		if (strcmp(cache->type[i].name, name) == 0)
-			return &cache->type[i];
+		if (strcmp(cache->type[i].name, name) != 0)
+			continue;
+		if (cache->type[i].unknown_currency)
+			ereport(ERROR,
+					(errcode(ERRCODE_LG_NOT_ALLOWED),
+					 errmsg("account type \"%s\" is in an unknown currency", name),
+					 errdetail("No row of ledger.currencies has the code that its row names."),
+					 errhint("Insert the currency.")));
+		return &cache->type[i];
 	}
 	ereport(ERROR,
 			(errcode(ERRCODE_LG_NOT_ALLOWED),
@@ -586,6 +596,24 @@ identity_changes(HeapTuple old, HeapTuple new, TupleDesc desc)
 }
 
 /*
+ * A new type's currency must be there. Not a foreign key, because a restore
+ * puts back the rows of the extension's tables in whatever order: what comes
+ * by COPY is left to verify().
+ */
+static void
+check_currency(HeapTuple tuple, TupleDesc desc)
+{
+	int			att = SPI_fnumber(desc, "currency");
+	char	   *code;
+
+	if (att <= 0 || (ActivePortal && ActivePortal->commandTag == CMDTAG_COPY))
+		return;
+	code = SPI_getvalue(tuple, desc, att);
+	if (code)
+		(void) ledger_currency(code);
+}
+
+/*
  * BEFORE row trigger of currencies and account_types: shipped rows come from
  * the install script alone and stay; of the others only what no posting rests
  * on may change. Tells every session to read the tables anew.
@@ -619,6 +647,8 @@ ledger_type_guard(PG_FUNCTION_ARGS)
 						RelationGetRelationName(trigger->tg_relation)),
 				 errdetail("Shipped rows are fixed; of other rows the name, the currency, the owner and the normal side are, because accounts rest on them."),
 				 errhint("Insert a row with another name.")));
+	if (TRIGGER_FIRED_BY_INSERT(trigger->tg_event))
+		check_currency(result, desc);
 	CacheInvalidateRelcache(trigger->tg_relation);
 	return PointerGetDatum(result);
 }

@@ -33,6 +33,7 @@ typedef struct LedgerAccountType
 	bool		owner_user;		/* a user's, else the house's */
 	bool		debit_normal;
 	const LedgerCurrency *currency; /* NULL: one account for each currency */
+	bool		unknown_currency;	/* it has one, which is not there */
 	Numeric		min_balance;	/* NULL: none */
 } LedgerAccountType;
 

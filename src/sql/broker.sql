@@ -30,7 +30,7 @@ COMMENT ON COLUMN ledger.broker_accounts.data IS 'The account as the API gave it
 CREATE INDEX broker_accounts_user ON ledger.broker_accounts (user_id);
 
 CREATE TABLE ledger.broker_positions (
-	account_id text COLLATE "C" NOT NULL REFERENCES ledger.broker_accounts ON DELETE CASCADE,
+	account_id text COLLATE "C" NOT NULL,
 	symbol text COLLATE "C" NOT NULL,
 	qty numeric NOT NULL,
 	cost_basis numeric NOT NULL,

@@ -36,6 +36,10 @@ AS $$
 		OR a.currency <> COALESCE(a.type_currency, a.currency)
 		OR NOT EXISTS (SELECT FROM ledger.currencies c WHERE c.code = a.currency)
 	UNION ALL
+	SELECT 'account_types', format('type %s: currency %s is not there', t.name, t.currency)
+	FROM ledger.account_types t
+	WHERE t.currency IS NOT NULL AND NOT EXISTS (SELECT FROM ledger.currencies c WHERE c.code = t.currency)
+	UNION ALL
 	SELECT 'account_identity', format('accounts %s are of one user, type and currency', string_agg(a.id::text, ', ' ORDER BY a.id))
 	FROM accounts a GROUP BY a.user_id, a.account_type, a.currency, a.external_id HAVING count(*) > 1
 	UNION ALL

@@ -18,7 +18,7 @@ use Test::More;
 use Time::HiRes qw(sleep time);
 
 our @EXPORT = qw(ledger_node load_ledger legacy_table attach customer oracle_ok ledger_ok
-  connection code_of client await soak kill_and_start wait_until);
+  connection code_of client await seconds soak kill_and_start wait_until);
 
 my $lib = dirname(File::Spec->rel2abs(__FILE__));
 
@@ -170,7 +170,14 @@ sub await
 	return $failed;
 }
 
-# How long or how often: the first ordinarily, the second in `make soak`.
+# How long a load runs, in seconds: so long ordinarily; `make soak` says otherwise.
+sub seconds
+{
+	my ($ordinary) = @_;
+	return $ENV{LEDGER_SOAK} || $ordinary;
+}
+
+# How many of something: the first ordinarily, the second in `make soak`.
 sub soak
 {
 	my ($ordinary, $long) = @_;

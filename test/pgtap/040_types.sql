@@ -49,7 +49,7 @@ FROM unnest(ARRAY[
 	$$INSERT INTO ledger.currencies (code, scale) VALUES ('EUR', 31)$$,
 	$$INSERT INTO ledger.currencies (code, scale, display_digits) VALUES ('EUR', 1, 2)$$]) s;
 SELECT throws_ok($$INSERT INTO ledger.account_types (name, owner, currency, normal_side, min_balance) VALUES ('t', 'user', 'EUR', 'credit', 0)$$,
-	'23503', NULL, 'a type of an unknown currency');
+	'LG010', 'unknown currency "EUR"', 'a type of an unknown currency');
 
 -- The documented example: two types more, and money between them.
 INSERT INTO ledger.account_types (name, owner, currency, normal_side, min_balance, description) VALUES

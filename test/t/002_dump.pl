@@ -116,12 +116,14 @@ ledger_ok($node, 'the ledger holds before it is dumped', 'source');
 
 $node->command_ok([ 'pg_dump', '-Fc', '-f', "$dir/custom", 'source' ], 'dumped in custom format');
 $node->command_ok([ 'pg_dump', '-Fp', '-f', "$dir/plain", 'source' ], 'dumped as SQL');
+$node->command_ok([ 'pg_dump', '-Fd', '-j', 2, '-f', "$dir/directory", 'source' ], 'dumped into a directory');
 
 # Everything, into an empty database.
-$node->safe_psql('postgres', 'CREATE DATABASE custom; CREATE DATABASE plain');
+$node->safe_psql('postgres', 'CREATE DATABASE custom; CREATE DATABASE plain; CREATE DATABASE directory');
 $node->command_ok([ 'pg_restore', '-e', '-d', 'custom', "$dir/custom" ], 'custom: restored');
 $node->command_ok([ 'psql', '-X', '-q', '-v', 'ON_ERROR_STOP=1', '-d', 'plain', '-f', "$dir/plain" ], 'plain: restored');
-foreach my $database (qw(custom plain))
+$node->command_ok([ 'pg_restore', '-e', '-j', 2, '-d', 'directory', "$dir/directory" ], 'directory: restored in parallel');
+foreach my $database (qw(custom plain directory))
 {
 	same(contents($database), $source, "$database: the same ledger");
 	goes_on($database, $database);

@@ -14,7 +14,7 @@ use PostgreSQL::Test::Utils;
 use constant CUSTOMERS => 10;
 
 my $writers = soak(10, 50);
-my $seconds = soak(10, 600);
+my $seconds = seconds(10);
 
 my $node = ledger_node('compare');
 load_ledger($node);

@@ -13,7 +13,7 @@ use PostgreSQL::Test::Utils;
 
 use constant CLIENTS => 64;
 
-my $seconds = soak(12, 600);
+my $seconds = seconds(12);
 my $node = ledger_node('switch', "log_min_messages = panic\nlog_min_error_statement = panic\n");
 load_ledger($node);
 legacy_table($node, CLIENTS);
