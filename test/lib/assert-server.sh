@@ -10,9 +10,8 @@ assert_version=${LEDGER_ASSERT_VERSION:-15.18-0+deb12u1}
 # assert_server cassert|caches|valgrind: prints the path of its pg_config.
 assert_server()
 {
-	local prefix=${XDG_CACHE_HOME:-$HOME/.cache}/ledger-cassert/${assert_version%%-*} tarball
+	local prefix=${XDG_CACHE_HOME:-$HOME/.cache}/ledger-cassert/${assert_version%%-*}-$1 tarball
 
-	[ "$1" = cassert ] || prefix+=-$1
 	if [ ! -x "$prefix/bin/pg_config" ]; then
 		say "building PostgreSQL ${assert_version%%-*} ($1); this is kept in $prefix"
 		tarball=$(fetch_source "$sandbox/source")
