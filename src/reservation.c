@@ -603,6 +603,14 @@ lock_due(const Reservation *due, int n)
 	return all;
 }
 
+/* One frozen customer must not keep the others' money reserved. */
+static bool
+takes_postings(const PostingRequest *all, int user)
+{
+	return all->accounts[2 * user].account.status == LEDGER_ACCOUNT_OPEN &&
+		all->accounts[2 * user + 1].account.status == LEDGER_ACCOUNT_OPEN;
+}
+
 /* (max_count) */
 Datum
 ledger_expire_reservations(PG_FUNCTION_ARGS)
@@ -625,10 +633,12 @@ ledger_expire_reservations(PG_FUNCTION_ARGS)
 	if (n == 0)
 		PG_RETURN_INT64(0);
 	all = lock_due(due, n);
-	for (int i = 0; i < n; i++)
+	for (int i = 0, user = 0; i < n; i++)
 	{
 		CHECK_FOR_INTERRUPTS();
-		if (expire_one(&due[i]))
+		if (i > 0 && memcmp(&due[i].user_id, &due[i - 1].user_id, UUID_LEN) != 0)
+			user++;
+		if (takes_postings(all, user) && expire_one(&due[i]))
 			expired++;
 	}
 	ledger_posting_cancel(all);

@@ -146,7 +146,7 @@ CREATE FUNCTION ledger.expire_reservations(max_count integer DEFAULT 1000) RETUR
 	LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE SECURITY INVOKER;
 REVOKE ALL ON FUNCTION ledger.expire_reservations(integer) FROM PUBLIC;
 COMMENT ON FUNCTION ledger.expire_reservations(integer) IS
-'Releases what is left of up to max_count reservations that are due. Returns how many it released. Errors: 22004, 22023, LG004.';
+'Releases what is left of up to max_count reservations that are due. Those of a user with a frozen or closed account stay. Returns how many it released. Errors: 22004, 22023.';
 
 CREATE TYPE ledger.settings_row AS (shadow_mode boolean, strict_mode boolean, balance_source text, phase text);
 COMMENT ON TYPE ledger.settings_row IS 'What configure() returns: the settings in force.';

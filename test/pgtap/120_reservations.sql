@@ -142,11 +142,15 @@ SELECT public.refuses(format('ledger.post(%L, ARRAY[ROW(ledger.open_account(%L, 
 	'gift', 'usdc_balance', :dave, 'pending_investment', :dave), 'LG010', 'post() to pending_investment');
 
 -- a frozen account
+SELECT ok(ledger.reserve_for_investment(u, 1, public.id('due' || u), now() - interval '1 minute') > 0) FROM unnest(ARRAY[:alice, :dave]::uuid[]) u;
 SELECT lives_ok(format('SELECT ledger.set_account_status(ledger.open_account(%L, %L), %L, %L)', 'pending_investment', :dave, 'frozen', 'inquiry'), 'freeze');
 SELECT public.refuses(format('ledger.execute_investment(%L, 1, %L, %L)', :dave, public.id('e3'), 'f'), 'LG004', 'frozen: no fill');
 SELECT public.refuses(format('ledger.release_reservation(%L, NULL, %L)', :dave, public.id('e3')), 'LG004', 'frozen: no release');
 SELECT public.refuses(format('ledger.reserve_for_investment(%L, 1, %L)', :dave, public.id('e5')), 'LG004', 'frozen: no reserve');
+SELECT is(ledger.expire_reservations(), 1::bigint, 'frozen: no expiry, but of others');
+SELECT is(public.reserved(public.id('due' || :dave)), '1.00 0.00 0.00 1.00 active', 'frozen: the reservation stays');
 SELECT lives_ok(format('SELECT ledger.set_account_status(ledger.open_account(%L, %L), %L, %L)', 'pending_investment', :dave, 'open', 'over'), 'thaw');
+SELECT is(ledger.expire_reservations(), 1::bigint, 'thawed: expiry');
 SELECT ok(ledger.execute_investment(:dave, 1, public.id('e3'), 'f') > 0, 'and on it goes');
 
 SELECT is_empty($$SELECT r.user_id FROM ledger.reservations r GROUP BY r.user_id
