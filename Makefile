@@ -83,6 +83,7 @@ coverage:
 	@$(sandbox) $(test_packages) --coverage test/lib/coverage $(SUITE)
 
 demo:
+	@echo 'Building, and starting a server that is gone afterwards ...'
 	@$(sandbox) test/demo/run
 
 bench:

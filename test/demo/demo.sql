@@ -42,6 +42,7 @@ SELECT * FROM before ORDER BY name;
 
 \echo
 \echo '2. The extension is created, the table attached: first it is checked.'
+\echo '   pending_deposits is usdc_balance + pending_investment there, buying_power is fiat_exposure.'
 CREATE EXTENSION ledger;
 SELECT check_name, passed, detail FROM ledger.attach_legacy('balances');
 
@@ -69,21 +70,26 @@ CALL expect('the replay''s id', :replayed::bigint, :deposit::bigint);
 CALL expect('Ada''s USDC', ledger.get_account_balance(:ada, 'usdc_balance'), 150.00);
 
 \echo
-\echo '   Grace and Edsger deposit too; whoever is not opened yet is read from his row as opening would give it.'
+\echo '   Grace and Edsger are not opened yet, and are read from their rows as opening would give it.'
 SELECT c.name, b.usdc_balance, b.buying_power, b.total_value, b.source
 FROM customers c CROSS JOIN LATERAL ledger.get_balance(c.user_id) b WHERE c.name <> 'Ada' ORDER BY 1;
+\echo '   Each deposits 10.'
 SELECT ledger.credit_user_usdc(:grace, 10, 'card deposit') AS transaction,
 	   ledger.credit_user_usdc(:edsger, 10, 'card deposit') AS transaction;
 SELECT * FROM side_by_side WHERE name <> 'Ada' ORDER BY 1, 2;
 
 \echo
 \echo '6. An order for 120: reserved, filled twice, the rest released.'
+\echo '   120 reserved: they stay in pending_deposits.'
 SELECT ledger.reserve_for_investment(:ada, 120, :order) AS reservation \gset
 SELECT * FROM side_by_side WHERE name = 'Ada';
+\echo '   70 filled: they move to buying_power.'
 SELECT ledger.execute_investment(:ada, 70, :order, 'fill-1') AS fill_1 \gset
 SELECT * FROM side_by_side WHERE name = 'Ada';
+\echo '   20.25 filled.'
 SELECT ledger.execute_investment(:ada, 20.25, :order, 'fill-2') AS fill_2 \gset
 SELECT * FROM side_by_side WHERE name = 'Ada';
+\echo '   29.75 released: they have been in pending_deposits all the time. Then the reservation.'
 SELECT ledger.release_reservation(:ada, order_id => :order) AS release \gset
 SELECT * FROM side_by_side WHERE name = 'Ada';
 SELECT id, amount, executed, released, remaining, status FROM ledger.reservations;
@@ -111,7 +117,7 @@ SELECT transaction_id, type, description, account_type, change, balance_after
 FROM ledger.user_history(:ada);
 
 \echo
-\echo '10. Reads come from the legacy row still; each is compared with the ledger.'
+\echo '10. Reads come from the legacy row still (buying_power is fiat_exposure); each is compared with the ledger.'
 SELECT usdc_balance, buying_power, pending_investment, total_value, source FROM ledger.get_balance(:ada);
 
 \echo
@@ -141,7 +147,7 @@ SELECT usdc_balance FROM ledger.get_balance(:ada);
 CALL expect('a strict read of a discrepancy', :'refused', 'LG003'::text);
 
 \echo
-\echo '14. Repaired: first a dry run, then in earnest, towards the ledger''s value.'
+\echo '14. Repaired: first a dry run, then in earnest, towards the ledger''s value; then compared again.'
 SELECT legacy_column, ledger.normalise(before, 2) AS before, ledger.normalise(after, 2) AS after
 FROM ledger.repair(:ada);
 SELECT legacy_column, ledger.normalise(before, 2) AS before, ledger.normalise(after, 2) AS after
