@@ -13,11 +13,15 @@ $$ SELECT format('00000000-0000-4000-8000-%s', lpad(n::text, 12, '0'))::uuid $$;
 CREATE OR REPLACE FUNCTION ref(n int) RETURNS uuid LANGUAGE sql IMMUTABLE AS
 $$ SELECT format('00000000-0000-4000-8000-ffff%s', lpad(n::text, 8, '0'))::uuid $$;
 
-/* An extension without a history, so that ids are those of the permutation. */
+/*
+ * An extension without a history, so that ids are those of the permutation.
+ * What a failed permutation has left prepared does not hang the next one.
+ */
 CREATE OR REPLACE PROCEDURE fresh() LANGUAGE plpgsql AS
 $$
 BEGIN
 	SET LOCAL client_min_messages = warning;
+	SET LOCAL lock_timeout = '10s';
 	SET LOCAL ledger.allow_drop = on;
 	DROP TABLE IF EXISTS public.balances;
 	DROP EXTENSION IF EXISTS ledger CASCADE;
