@@ -81,15 +81,23 @@ form_result(FunctionCallInfo fcinfo, Datum *values, bool *isnull)
 	return HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, isnull));
 }
 
-/* The three balances of the product, and their sum; USDC and USD are 1:1. */
+/*
+ * What both answers begin with: user_id, the three balances of the product,
+ * and their sum; USDC and USD are 1:1.
+ */
 static void
-core_balances(const UserBalances *user, Numeric *usdc, Numeric *fiat, Numeric *pending,
-			  Numeric *total)
+core_values(const pg_uuid_t *user_id, const UserBalances *user, Datum *values)
 {
-	*usdc = balance_of(user, ledger_account_type(LEDGER_USDC_BALANCE));
-	*fiat = balance_of(user, ledger_account_type(LEDGER_FIAT_EXPOSURE));
-	*pending = balance_of(user, ledger_account_type(LEDGER_PENDING_INVESTMENT));
-	*total = ledger_amount_normalise(ledger_amount_add(ledger_amount_add(*usdc, *fiat), *pending), 2);
+	Numeric		usdc = balance_of(user, ledger_account_type(LEDGER_USDC_BALANCE));
+	Numeric		fiat = balance_of(user, ledger_account_type(LEDGER_FIAT_EXPOSURE));
+	Numeric		pending = balance_of(user, ledger_account_type(LEDGER_PENDING_INVESTMENT));
+	Numeric		total = ledger_amount_add(ledger_amount_add(usdc, fiat), pending);
+
+	values[0] = UUIDPGetDatum(user_id);
+	values[1] = NumericGetDatum(usdc);
+	values[2] = NumericGetDatum(fiat);
+	values[3] = NumericGetDatum(pending);
+	values[4] = NumericGetDatum(ledger_amount_normalise(total, 2));
 }
 
 PG_FUNCTION_INFO_V1(ledger_get_user_balance);
@@ -104,20 +112,11 @@ ledger_get_user_balance(PG_FUNCTION_ARGS)
 {
 	const pg_uuid_t *user_id = ledger_arg_uuid(fcinfo, 0, "user_id");
 	UserBalances user;
-	Numeric		usdc,
-				fiat,
-				pending,
-				total;
 	Datum		values[6];
 	bool		isnull[6] = {false};
 
 	read_user(user_id, ledger_settings_get(), &user);
-	core_balances(&user, &usdc, &fiat, &pending, &total);
-	values[0] = UUIDPGetDatum(user_id);
-	values[1] = NumericGetDatum(usdc);
-	values[2] = NumericGetDatum(fiat);
-	values[3] = NumericGetDatum(pending);
-	values[4] = NumericGetDatum(total);
+	core_values(user_id, &user, values);
 	values[5] = source_datum(&user);
 	return form_result(fcinfo, values, isnull);
 }
@@ -174,20 +173,11 @@ ledger_get_balance(PG_FUNCTION_ARGS)
 {
 	const pg_uuid_t *user_id = ledger_arg_uuid(fcinfo, 0, "user_id");
 	UserBalances user;
-	Numeric		usdc,
-				fiat,
-				pending,
-				total;
 	Datum		values[8];
 	bool		isnull[8] = {false};
 
 	read_user(user_id, ledger_settings_get(), &user);
-	core_balances(&user, &usdc, &fiat, &pending, &total);
-	values[0] = UUIDPGetDatum(user_id);
-	values[1] = NumericGetDatum(usdc);
-	values[2] = NumericGetDatum(fiat);
-	values[3] = NumericGetDatum(pending);
-	values[4] = NumericGetDatum(total);
+	core_values(user_id, &user, values);
 	values[5] = CStringGetTextDatum("USD");
 	values[6] = breakdown(&user);
 	values[7] = source_datum(&user);

@@ -524,6 +524,19 @@ ledger_store_insert_new(Store *store, const char *arbiter, Datum *values, bool *
 	return inserted;
 }
 
+/* Somebody else was first: 40001 under a transaction snapshot. */
+static void
+check_result(Store *store, TM_Result result)
+{
+	if (result == TM_Ok)
+		return;
+	if (result != TM_Updated && result != TM_Deleted)
+		elog(ERROR, "unexpected result %d of a write to %s",
+			 result, RelationGetRelationName(store->relation));
+	if (IsolationUsesXactSnapshot())
+		ledger_store_serialization_failure();
+}
+
 /*
  * Updates the version at *tid, waiting for whoever holds it. TM_Ok: *tid is
  * the new version. TM_Updated, TM_Deleted: somebody else was first, nothing is
@@ -543,21 +556,12 @@ ledger_store_update(Store *store, ItemPointer tid, Snapshot snapshot,
 	result = table_tuple_update(store->relation, tid, slot, GetCurrentCommandId(true),
 								snapshot, InvalidSnapshot, true, &failure,
 								&lockmode, &update_indexes);
-	switch (result)
+	check_result(store, result);
+	if (result == TM_Ok)
 	{
-		case TM_Ok:
-			if (LEDGER_UPDATES_INDEXES(update_indexes))
-				insert_index_entries(store, slot, true);
-			*tid = slot->tts_tid;
-			break;
-		case TM_Updated:
-		case TM_Deleted:
-			if (IsolationUsesXactSnapshot())
-				ledger_store_serialization_failure();
-			break;
-		default:
-			elog(ERROR, "unexpected result %d of an update of %s",
-				 result, RelationGetRelationName(store->relation));
+		if (LEDGER_UPDATES_INDEXES(update_indexes))
+			insert_index_entries(store, slot, true);
+		*tid = slot->tts_tid;
 	}
 	return result;
 }
@@ -579,20 +583,9 @@ ledger_store_lock(Store *store, ItemPointer tid, Snapshot snapshot, bool follow,
 	result = table_tuple_lock(store->relation, tid, snapshot, store->read_slot,
 							  GetCurrentCommandId(false), LockTupleNoKeyExclusive,
 							  LockWaitBlock, flags, &failure);
-	switch (result)
-	{
-		case TM_Ok:
-			read_slot(store, store->read_slot, values, isnull, tid);
-			break;
-		case TM_Updated:
-		case TM_Deleted:
-			if (IsolationUsesXactSnapshot())
-				ledger_store_serialization_failure();
-			break;
-		default:
-			elog(ERROR, "unexpected result %d of a lock in %s",
-				 result, RelationGetRelationName(store->relation));
-	}
+	check_result(store, result);
+	if (result == TM_Ok)
+		read_slot(store, store->read_slot, values, isnull, tid);
 	return result;
 }
 
