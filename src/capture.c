@@ -322,6 +322,14 @@ key_of(const LegacyTable *table, HeapTuple tuple, TupleDesc desc, pg_uuid_t *key
 
 	if (tuple == NULL)
 		return false;
+	/* its owner has altered the table: whose row it is, is not known */
+	if (table->key_attnum == InvalidAttrNumber ||
+		TupleDescAttr(desc, table->key_attnum - 1)->atttypid != UUIDOID)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("cannot capture a write to the attached legacy table %s", table->name),
+				 errdetail("Column %s is not there, or not uuid.", table->key_column),
+				 errhint("Restore it, or call detach_legacy('%s').", table->name)));
 	value = heap_getattr(tuple, table->key_attnum, desc, &isnull);
 	if (isnull)
 		return false;

@@ -246,6 +246,18 @@ get_plan(const LegacyTable *table, PlanKind kind, uint32 mask)
 
 /* ---- rows ----------------------------------------------------------------------- */
 
+/* Columns are altered by their owner, also between our look and our lock. */
+static void
+check_type(const LegacyTable *table, TupleDesc desc, int n, const char *column, Oid type)
+{
+	if (TupleDescAttr(desc, n)->atttypid != type)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATATYPE_MISMATCH),
+				 errmsg("the attached legacy table %s cannot be read", table->name),
+				 errdetail("Column %s is not %s.", column, format_type_be(type)),
+				 errhint("Give it the type back, or call detach_legacy('%s').", table->name)));
+}
+
 /* The row of a result, its values copied into the context. */
 static void
 read_row(const LegacyTable *table, HeapTuple tuple, TupleDesc desc, LegacyRow *row,
@@ -258,6 +270,7 @@ read_row(const LegacyTable *table, HeapTuple tuple, TupleDesc desc, LegacyRow *r
 	row->found = true;
 	for (int i = 0; i < table->ncolumns; i++)
 	{
+		check_type(table, desc, i, table->columns[i].name, NUMERICOID);
 		value = SPI_getbinval(tuple, desc, i + 1, &isnull);
 		row->values[i] = isnull ? NULL : DatumGetNumericCopy(value);
 	}
@@ -418,6 +431,8 @@ ledger_legacy_next(LegacyScan *scan, pg_uuid_t *user_id, LegacyRow *row)
 	tuple = scan->rows->vals[scan->next++];
 	memset(row, 0, sizeof(*row));
 	read_row(scan->table, tuple, scan->rows->tupdesc, row, scan->batch);
+	check_type(scan->table, scan->rows->tupdesc, scan->table->ncolumns + 1,
+			   scan->table->key_column, UUIDOID);
 	*user_id = *DatumGetUUIDP(SPI_getbinval(tuple, scan->rows->tupdesc,
 											scan->table->ncolumns + 2, &isnull));
 	return true;
