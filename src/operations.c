@@ -9,12 +9,14 @@
 
 #include "access/xact.h"
 #include "access/detoast.h"
+#include "catalog/pg_type.h"
 #include "executor/executor.h"
 #include "funcapi.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/snapmgr.h"
+#include "utils/typcache.h"
 
 #include "amount.h"
 #include "args.h"
@@ -218,6 +220,7 @@ ledger_convert_buffer(PG_FUNCTION_ARGS)
 	const LedgerAccountType *from_type = house_asset(fcinfo, 0, "from_type");
 	const LedgerAccountType *to_type = house_asset(fcinfo, 1, "to_type");
 	Numeric		amount = ledger_arg_amount(fcinfo, 2, from_type->currency->code);
+	Numeric		at_par;			/* the amount, as the currency bought shows it */
 	Numeric		received = PG_ARGISNULL(3) ? amount :
 		ledger_arg_amount(fcinfo, 3, to_type->currency->code);
 	PostingRequest *request = ledger_posting_new("convert_buffer", "conversion");
@@ -237,14 +240,14 @@ ledger_convert_buffer(PG_FUNCTION_ARGS)
 						to_type->name, sold),
 				 errdetail("A conversion is between two currencies."),
 				 errhint("Use fund_broker() or post() within one currency.")));
-	(void) ledger_arg_amount(fcinfo, 2, bought);
+	at_par = ledger_arg_amount(fcinfo, 2, bought);
 	ledger_set_reference(request, ledger_arg_uuid_or_null(fcinfo, 4), NULL, "conversion");
 	from = ledger_posting_account(request, from_type->name, NULL, NULL);
 	to = ledger_posting_account(request, to_type->name, NULL, NULL);
 	clearing = ledger_posting_account(request, LEDGER_FX_CLEARING, NULL, bought);
 	ledger_posting_line(request, ledger_posting_account(request, LEDGER_FX_CLEARING, NULL, sold),
 						from, amount);
-	ledger_posting_line(request, to, clearing, sign < 0 ? received : amount);
+	ledger_posting_line(request, to, clearing, sign < 0 ? received : at_par);
 	if (sign != 0)
 	{
 		equity = ledger_posting_account(request, LEDGER_HOUSE_EQUITY, NULL, bought);
@@ -337,6 +340,25 @@ typedef struct RawPosting
 	int64		credit;
 	Numeric		amount;
 } RawPosting;
+
+/* Somebody may have altered it; the values are read by place. */
+static void
+check_posting_type(Oid type)
+{
+	static const Oid types[] = {INT8OID, INT8OID, NUMERICOID};
+	TupleDesc	desc = lookup_rowtype_tupdesc(type, -1);
+
+	for (int i = 0; i < lengthof(types); i++)
+	{
+		if (i >= desc->natts || TupleDescAttr(desc, i)->atttypid != types[i])
+			ereport(ERROR,
+					(errcode(ERRCODE_DATATYPE_MISMATCH),
+					 errmsg("type ledger.posting was altered"),
+					 errdetail("Its attributes are debit_account bigint, credit_account bigint, amount numeric."),
+					 errhint("Create the type as the extension's install script does.")));
+	}
+	ReleaseTupleDesc(desc);
+}
 
 static RawPosting
 read_posting(Datum element, bool isnull, int n)
@@ -438,6 +460,7 @@ add_postings(PostingRequest *request, ArrayType *array)
 				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
 				 errmsg("a transaction has at most %d postings", LEDGER_MAX_POSTINGS),
 				 errhint("Split it into several transactions.")));
+	check_posting_type(ARR_ELEMTYPE(array));
 	raw = palloc(sizeof(RawPosting) * n);
 	for (int i = 0; i < n; i++)
 		raw[i] = read_posting(elements[i], nulls[i], i + 1);

@@ -177,7 +177,11 @@ map_columns(StoreSpec *spec, StoreCache *cache)
 	{
 		cache->attnum[i] = get_attnum(cache->relid, spec->columns[i]);
 		if (cache->attnum[i] == InvalidAttrNumber)
-			elog(ERROR, "table %s has no column %s", get_rel_name(cache->relid), spec->columns[i]);
+			ereport(ERROR,
+					(errcode(ERRCODE_UNDEFINED_COLUMN),
+					 errmsg("table %s has no column %s", get_rel_name(cache->relid),
+							spec->columns[i]),
+					 errhint("Give the column its name back.")));
 	}
 	for (int i = 0; i < cache->desc->natts; i++)
 		live += !TupleDescAttr(cache->desc, i)->attisdropped;
@@ -324,6 +328,26 @@ read_slot(Store *store, TupleTableSlot *slot, Datum *values, bool *isnull, ItemP
 		*tid = slot->tts_tid;
 }
 
+/* A column that somebody added has no value in a new row. */
+static void
+check_foreign_columns(Store *store, TupleTableSlot *slot)
+{
+	TupleDesc	desc = store->cache->desc;
+
+	for (int i = 0; i < desc->natts; i++)
+	{
+		Form_pg_attribute attribute = TupleDescAttr(desc, i);
+
+		if (attribute->attnotnull && !attribute->attisdropped && slot->tts_isnull[i])
+			ereport(ERROR,
+					(errcode(ERRCODE_NOT_NULL_VIOLATION),
+					 errmsg("column %s of table %s cannot be NOT NULL", NameStr(attribute->attname),
+							RelationGetRelationName(store->relation)),
+					 errdetail("The ledger knows no value for a column that was added."),
+					 errhint("Drop the column, or its NOT NULL.")));
+	}
+}
+
 /*
  * The row as a tuple in the write slot. Columns that C does not know are NULL
  * in a new row and keep their value in an updated one.
@@ -354,6 +378,8 @@ form_row(Store *store, Datum *values, bool *isnull, ItemPointer old)
 		slot->tts_values[cache->attnum[i] - 1] = values[i];
 		slot->tts_isnull[cache->attnum[i] - 1] = isnull[i];
 	}
+	if (old == NULL && cache->has_foreign_columns)
+		check_foreign_columns(store, slot);
 	ExecStoreVirtualTuple(slot);
 	ExecMaterializeSlot(slot);
 	slot->tts_tableOid = cache->relid;
@@ -461,6 +487,9 @@ insert_index_entries(Store *store, TupleTableSlot *slot, bool unchanged)
 		if (index->predicate && !ExecQual(index->predicate, econtext))
 			continue;
 		rel = open_index(store, i);
+		/* what a GIN or BRIN index keeps there points into its relation, which we close */
+		index->info->ii_AmCache = NULL;
+		index->info->ii_Context = CurrentMemoryContext;
 		check = index->info->ii_Unique && !unchanged ? UNIQUE_CHECK_YES : UNIQUE_CHECK_NO;
 		FormIndexDatum(index->info, slot, estate, values, isnull);
 		index_insert(rel, values, isnull, &slot->tts_tid, store->relation,

@@ -16,7 +16,7 @@
 
 #define STORE_MAX_COLUMNS	32
 #define STORE_MAX_KEYS		4
-#define STORE_MAX_INDEXES	16
+#define STORE_MAX_INDEXES	64	/* REINDEX CONCURRENTLY doubles them */
 
 typedef struct StoreCache StoreCache;
 typedef struct StoreScan StoreScan;
