@@ -92,11 +92,14 @@ COMMENT ON FUNCTION ledger.repair_user(uuid, text, boolean, numeric, text) IS 'r
 CREATE TYPE ledger.repaired_column AS (user_id uuid, legacy_column text, before numeric, after numeric, transaction_id bigint);
 COMMENT ON TYPE ledger.repaired_column IS 'What repair() returns: a legacy column before and after; transaction_id if the ledger was changed.';
 
+/*
+ * search_path is left alone: triggers of a legacy table that is repaired
+ * expect the session's. So every name is qualified, operators too.
+ */
 CREATE FUNCTION ledger.repair(user_id uuid DEFAULT NULL, direction text DEFAULT 'legacy', dry_run boolean DEFAULT true,
 	max_rows bigint DEFAULT NULL, max_amount numeric DEFAULT NULL, reason text DEFAULT NULL)
 	RETURNS SETOF ledger.repaired_column
 	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY INVOKER
-	SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
 DECLARE
@@ -109,32 +112,34 @@ BEGIN
 				WHEN dry_run IS NULL THEN 'dry_run' ELSE 'reason' END
 			USING ERRCODE = '22004';
 	END IF;
-	IF octet_length(reason) > 4096 THEN
+	IF pg_catalog.octet_length(reason) OPERATOR(pg_catalog.>) 4096 THEN
 		RAISE EXCEPTION 'reason is longer than 4096 bytes'
 			USING ERRCODE = 'string_data_right_truncation', HINT = 'Shorten it, or keep the rest outside the ledger.';
 	END IF;
-	IF direction NOT IN ('legacy', 'ledger') THEN
+	IF direction OPERATOR(pg_catalog.<>) ALL (ARRAY['legacy', 'ledger']) THEN
 		RAISE EXCEPTION 'direction must be legacy or ledger'
 			USING ERRCODE = 'invalid_parameter_value', HINT = 'It names the side that is changed.';
 	END IF;
-	IF max_rows < 0 OR max_amount < 0 OR max_amount = 'NaN' THEN
+	IF max_rows OPERATOR(pg_catalog.<) 0 OR max_amount OPERATOR(pg_catalog.<) 0
+			OR max_amount OPERATOR(pg_catalog.=) 'NaN' THEN
 		RAISE EXCEPTION 'max_rows and max_amount must not be below zero'
 			USING ERRCODE = 'invalid_parameter_value';
 	END IF;
 	FOR one IN
-		SELECT r.user_id, count(*) AS n FROM ledger.reconcile() r
+		SELECT r.user_id, pg_catalog.count(*) AS n FROM ledger.reconcile() r
 			WHERE repair.user_id IS NULL GROUP BY r.user_id
 		UNION ALL
-		SELECT repair.user_id, count(*) FROM ledger.compare_balances(repair.user_id) c
-			WHERE repair.user_id IS NOT NULL AND c.status <> 'match' HAVING count(*) > 0
+		SELECT repair.user_id, pg_catalog.count(*) FROM ledger.compare_balances(repair.user_id) c
+			WHERE repair.user_id IS NOT NULL AND c.status OPERATOR(pg_catalog.<>) 'match'
+			HAVING pg_catalog.count(*) OPERATOR(pg_catalog.>) 0
 		ORDER BY 1
 	LOOP
-		EXIT WHEN done + one.n > max_rows;
+		EXIT WHEN done OPERATOR(pg_catalog.+) one.n OPERATOR(pg_catalog.>) max_rows;
 		FOR repaired IN
 			SELECT one.user_id, u.legacy_column, u.before, u.after, u.transaction_id
 			FROM ledger.repair_user(one.user_id, direction, dry_run, max_amount, reason) u
 		LOOP
-			done := done + 1;
+			done := done OPERATOR(pg_catalog.+) 1;
 			RETURN NEXT repaired;
 		END LOOP;
 	END LOOP;
