@@ -110,7 +110,8 @@ BEGIN
 	IF direction IS NULL OR dry_run IS NULL OR NOT (dry_run OR reason IS NOT NULL) THEN
 		RAISE EXCEPTION '% must not be NULL', CASE WHEN direction IS NULL THEN 'direction'
 				WHEN dry_run IS NULL THEN 'dry_run' ELSE 'reason' END
-			USING ERRCODE = '22004';
+			USING ERRCODE = '22004', HINT = CASE WHEN direction IS NULL OR dry_run IS NULL
+				THEN 'Leave it out for the default.' ELSE 'Say why; repair_log keeps it.' END;
 	END IF;
 	IF pg_catalog.octet_length(reason) OPERATOR(pg_catalog.>) 4096 THEN
 		RAISE EXCEPTION 'reason is longer than 4096 bytes'
