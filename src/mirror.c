@@ -152,8 +152,11 @@ accounts_to_lock(PostingRequest *request, List *tables, const MirrorUser *users,
 			}
 			if (all == NULL)
 				all = ledger_posting_new(request->operation, "opening");
+			/* the row as it is now, not as it was before we waited for it */
+			PushActiveSnapshot(GetTransactionSnapshot());
 			ledger_opening_accounts(lfirst(lc), &user->user_id, user->accounts,
 									user->naccounts, all);
+			PopActiveSnapshot();
 		}
 	}
 	for (int i = 0; all && i < request->naccounts; i++)
