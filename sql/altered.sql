@@ -49,6 +49,25 @@ SELECT legacy_column, before, after FROM ledger.repair(:alice, dry_run => false,
 SELECT count(*) FROM audit;
 DROP TRIGGER audit ON balances;
 
+-- A session remembers where rows were; the tables may be shorter since, or others.
+ALTER TABLE balances ADD pad text;
+ALTER TABLE balances ALTER pad SET STORAGE plain;
+INSERT INTO balances (user_id, pad)
+SELECT format('00000000-0000-4000-9000-%s', lpad(g::text, 12, '0'))::uuid, repeat('x', 2000) FROM generate_series(1, 20) g;
+SELECT ledger.credit_user_usdc('00000000-0000-4000-9000-000000000020', 1, 'deposit') > 0 AS posted FROM generate_series(1, 2);
+DELETE FROM balances WHERE pad IS NOT NULL AND user_id < '00000000-0000-4000-9000-000000000020';
+ALTER TABLE balances ALTER pad TYPE varchar USING left(pad, 1);
+SELECT ledger.credit_user_usdc('00000000-0000-4000-9000-000000000020', 1, 'deposit') > 0 AS posted;
+SELECT usdc_balance FROM ledger.get_user_balance('00000000-0000-4000-9000-000000000020');
+BEGIN;
+SET LOCAL ledger.allow_drop = on;
+SET LOCAL client_min_messages = warning;
+SELECT ledger.credit_user_usdc(:alice, 1, 'deposit') > 0 AS posted FROM generate_series(1, 2);
+DROP EXTENSION ledger CASCADE;
+CREATE EXTENSION ledger;
+SELECT ledger.credit_user_usdc(:alice, 1, 'the first again');
+ROLLBACK;
+
 -- What GIN and BRIN remember of their index does not outlive it.
 CREATE INDEX added_gin ON ledger.accounts USING gin (to_tsvector('simple', account_type));
 CREATE INDEX added_brin ON ledger.accounts USING brin (id);

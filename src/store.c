@@ -28,6 +28,7 @@
 #include "executor/executor.h"
 #include "miscadmin.h"
 #include "nodes/execnodes.h"
+#include "storage/bufmgr.h"
 #include "storage/lmgr.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
@@ -453,7 +454,9 @@ bool
 ledger_store_fetch(Store *store, ItemPointer tid, Snapshot snapshot,
 				   Datum *values, bool *isnull)
 {
-	if (!table_tuple_fetch_row_version(store->relation, tid, snapshot, store->read_slot))
+	/* a hint may be older than a rewrite or a vacuum that made the table shorter */
+	if (ItemPointerGetBlockNumber(tid) >= RelationGetNumberOfBlocks(store->relation) ||
+		!table_tuple_fetch_row_version(store->relation, tid, snapshot, store->read_slot))
 		return false;
 	read_slot(store, store->read_slot, values, isnull, NULL);
 	return true;
