@@ -115,6 +115,7 @@ sub remember
 		else
 		{
 			print $log 'end ', $db->state, "\n";
+			$db->{InactiveDestroy} = 1;
 			return;
 		}
 	}
@@ -143,7 +144,8 @@ sub kill_backend
 	kill 'KILL', $victim or die "no $kind\n";
 	# the server takes no connection once it has seen the end of the victim
 	wait_until(30, sub { !$db->ping });
-	$node->poll_query_until('postgres', 'SELECT true') or die "the server did not recover\n";
+	wait_until(60, sub { eval { connection($node)->do('SELECT true') } })
+	  or die "the server did not recover\n";
 }
 
 sub verdicts
@@ -159,7 +161,8 @@ sub verdicts
 		foreach my $line (split /\n/, slurp_file($log))
 		{
 			my ($word, $keys) = split ' ', $line, 2;
-			$word eq 'ack' ? $acked{$keys} = 1 : push @tried, $keys;
+			$acked{$keys} = 1 if $word eq 'ack';
+			push @tried, $keys if $word eq 'try';
 		}
 		foreach my $keys (@tried)
 		{
