@@ -6,6 +6,7 @@
 #define LEDGER_LEGACY_H
 
 #include "nodes/pg_list.h"
+#include "utils/relcache.h"
 #include "posting.h"
 
 #define LEDGER_MAX_MAPPINGS			31	/* bits of accounts.opened */
@@ -101,11 +102,15 @@ extern int	ledger_legacy_display_digits(const LegacyColumn *column);
 extern bool ledger_legacy_is_opened(const LegacyTable *table,
 									const LedgerAccount *accounts, int naccounts);
 
+/* Whether the index is a unique one on the key alone. */
+extern bool ledger_legacy_is_key_index(const LegacyTable *table, Relation index);
+
 /*
  * SQL on the table, as its owner. Each is a plan kept by the backend; the
  * values of a row are palloc'd in the caller's context.
  */
 extern bool ledger_legacy_lock_row(LegacyTable *table, const pg_uuid_t *user_id);
+extern bool ledger_legacy_lock_row_first(LegacyTable *table, const pg_uuid_t *user_id);
 extern void ledger_legacy_fetch(LegacyTable *table, const pg_uuid_t *user_id, LegacyRow *row);
 extern void ledger_legacy_add(LegacyTable *table, const pg_uuid_t *user_id,
 							  const Numeric *deltas, LegacyRow *row);

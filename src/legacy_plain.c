@@ -29,7 +29,6 @@
 #include "catalog/pg_index.h"
 #include "catalog/pg_trigger.h"
 #include "catalog/pg_type.h"
-#include "commands/defrem.h"
 #include "commands/trigger.h"
 #include "rewrite/prs2lock.h"
 #include "storage/lmgr.h"
@@ -133,9 +132,7 @@ index_is_plain(PlainTable *plain, const LegacyTable *table, Relation relation, R
 		if (is_written(plain, table, relation, form->indkey.values[i]))
 			return false;
 	}
-	if (form->indisunique && form->indimmediate && form->indisvalid && form->indnkeyatts == 1 &&
-		form->indkey.values[0] == table->key_attnum &&
-		index->rd_opfamily[0] == get_opclass_family(GetDefaultOpClass(UUIDOID, BTREE_AM_OID)))
+	if (ledger_legacy_is_key_index(table, index))
 		strlcpy(plain->index, RelationGetRelationName(index), NAMEDATALEN);
 	return true;
 }

@@ -14,13 +14,27 @@
  */
 #include "postgres.h"
 
+#include "access/genam.h"
+#include "access/sysattr.h"
+#include "access/table.h"
+#include "access/xact.h"
+#include "catalog/pg_am.h"
+#include "catalog/pg_index.h"
 #include "catalog/pg_type.h"
+#include "commands/defrem.h"
+#include "executor/executor.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
+#include "storage/lmgr.h"
 #include "utils/builtins.h"
+#include "utils/fmgroids.h"
 #include "utils/hsearch.h"
+#include "utils/lsyscache.h"
 #include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
 
+#include "compat.h"
 #include "legacy.h"
 #include "legacy_plain.h"
 
@@ -318,6 +332,80 @@ execute(LegacyTable *table, PlanKind kind, uint32 mask, const pg_uuid_t *user_id
 	return found;
 }
 
+bool
+ledger_legacy_is_key_index(const LegacyTable *table, Relation index)
+{
+	Form_pg_index form = index->rd_index;
+
+	return index->rd_rel->relam == BTREE_AM_OID &&
+		form->indisunique && form->indimmediate && form->indisvalid &&
+		form->indnkeyatts == 1 && form->indkey.values[0] == table->key_attnum &&
+		RelationGetIndexPredicate(index) == NIL &&
+		index->rd_opfamily[0] == get_opclass_family(GetDefaultOpClass(UUIDOID, BTREE_AM_OID));
+}
+
+/*
+ * Looks the key up under a dirty snapshot, which says who is inserting it. Not
+ * what this transaction inserts: the command that does so may be calling us.
+ */
+static bool
+find_dirty(Relation relation, Relation index, const pg_uuid_t *user_id, SnapshotData *dirty)
+{
+	ScanKeyData key;
+	IndexScanDesc scan;
+	TupleTableSlot *slot = table_slot_create(relation, NULL);
+	bool		found;
+	bool		isnull;
+
+	InitDirtySnapshot(*dirty);
+	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_UUID_EQ, UUIDPGetDatum(user_id));
+	scan = ledger_index_beginscan(relation, index, dirty, 1);
+	index_rescan(scan, &key, 1, NULL, 0);
+	found = index_getnext_slot(scan, ForwardScanDirection, slot) &&
+		!TransactionIdIsCurrentTransactionId(
+			DatumGetTransactionId(slot_getsysattr(slot, MinTransactionIdAttributeNumber, &isnull)));
+	index_endscan(scan);
+	ExecDropSingleTupleTableSlot(slot);
+	return found;
+}
+
+/*
+ * A row that is just being inserted cannot be locked, but whoever inserts it
+ * may come to the ledger next and want what we are about to lock: so it is
+ * waited for here. true: there is such a row, look again.
+ */
+static bool
+wait_for_new_row(const LegacyTable *table, const pg_uuid_t *user_id)
+{
+	Relation	relation = table_open(table->relid, AccessShareLock);
+	List	   *indexes = relation->rd_rel->relam == HEAP_TABLE_AM_OID ?
+		RelationGetIndexList(relation) : NIL;
+	SnapshotData dirty;
+	bool		found = false;
+	ListCell   *lc;
+
+	foreach(lc, indexes)
+	{
+		Relation	index = index_open(lfirst_oid(lc), AccessShareLock);
+		bool		is_key = ledger_legacy_is_key_index(table, index);
+
+		if (is_key)
+			found = find_dirty(relation, index, user_id, &dirty);
+		index_close(index, NoLock);
+		if (is_key)
+			break;
+	}
+	list_free(indexes);
+	table_close(relation, NoLock);
+	if (!found)
+		return false;
+	if (TransactionIdIsValid(dirty.xmin))
+		XactLockTableWait(dirty.xmin, NULL, NULL, XLTW_None);
+	else if (IsolationUsesXactSnapshot())
+		ledger_store_serialization_failure();
+	return true;
+}
+
 /* Waits for whoever holds the row; false: there is none. */
 bool
 ledger_legacy_lock_row(LegacyTable *table, const pg_uuid_t *user_id)
@@ -327,6 +415,19 @@ ledger_legacy_lock_row(LegacyTable *table, const pg_uuid_t *user_id)
 	if (ledger_plain_lock_row(table, user_id, &found))
 		return found;
 	return execute(table, PLAN_LOCK, 0, user_id, NULL, false, NULL);
+}
+
+/* The same, before anything else is locked: waits for who inserts it too. */
+bool
+ledger_legacy_lock_row_first(LegacyTable *table, const pg_uuid_t *user_id)
+{
+	while (!ledger_legacy_lock_row(table, user_id))
+	{
+		if (!wait_for_new_row(table, user_id))
+			return false;
+		CHECK_FOR_INTERRUPTS();
+	}
+	return true;
 }
 
 /* The row under the active snapshot, not locked. */

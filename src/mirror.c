@@ -212,7 +212,7 @@ mirror_lock_user(const pg_uuid_t *user_id)
 	ListCell   *lc;
 
 	foreach(lc, ledger_legacy_tables())
-		(void) ledger_legacy_lock_row(lfirst(lc), user_id);
+		(void) ledger_legacy_lock_row_first(lfirst(lc), user_id);
 }
 
 static void
@@ -233,7 +233,7 @@ mirror_lock(PostingRequest *request)
 	foreach(lc, tables)
 	{
 		for (int i = 0; i < nusers; i++)
-			has_row[n++] = ledger_legacy_lock_row(lfirst(lc), &users[i]);
+			has_row[n++] = ledger_legacy_lock_row_first(lfirst(lc), &users[i]);
 	}
 	known = read_users(request, users, nusers);
 	if (!open_users(request, tables, known, nusers, has_row))

@@ -248,7 +248,7 @@ repair_table(Repair *repair)
 
 	store = ledger_accounts_open(AccessShareLock);
 	if (!repair->dry_run)
-		(void) ledger_legacy_lock_row(repair->table, &repair->user_id);
+		(void) ledger_legacy_lock_row_first(repair->table, &repair->user_id);
 	PushActiveSnapshot(repair->dry_run ? GetActiveSnapshot() : GetTransactionSnapshot());
 	repair->naccounts = ledger_accounts_of_user(store, &repair->user_id, GetActiveSnapshot(),
 												&repair->accounts);
