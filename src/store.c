@@ -74,6 +74,7 @@ struct Store
 struct StoreScan
 {
 	Store	   *store;
+	MemoryContext context;		/* where the access method allocates as it goes */
 	IndexScanDesc index;
 	TableScanDesc table;		/* without an index */
 	ScanKeyData keys[STORE_MAX_KEYS];
@@ -401,6 +402,7 @@ ledger_store_scan(Store *store, const char *index, Snapshot snapshot,
 	Relation	rel;
 
 	scan->store = store;
+	scan->context = CurrentMemoryContext;
 	if (index == NULL)
 	{
 		scan->table = table_beginscan(store->relation, snapshot, 0, NULL);
@@ -432,9 +434,12 @@ ledger_store_next(StoreScan *scan, ScanDirection direction,
 				  Datum *values, bool *isnull, ItemPointer tid)
 {
 	TupleTableSlot *slot = scan->store->read_slot;
+	MemoryContext old = MemoryContextSwitchTo(scan->context);
+	bool		found = scan->index ? index_getnext_slot(scan->index, direction, slot) :
+		table_scan_getnextslot(scan->table, direction, slot);
 
-	if (scan->index ? !index_getnext_slot(scan->index, direction, slot) :
-		!table_scan_getnextslot(scan->table, direction, slot))
+	MemoryContextSwitchTo(old);
+	if (!found)
 		return false;
 	read_slot(scan->store, slot, values, isnull, tid);
 	return true;
