@@ -216,6 +216,23 @@ describe_indexes(StoreCache *cache, Relation relation)
 	list_free(oids);
 }
 
+static void
+know_spec(StoreSpec *spec)
+{
+	for (int i = 0; i < ncached_specs; i++)
+	{
+		if (cached_specs[i] == spec)
+			return;
+	}
+	if (ncached_specs == lengthof(cached_specs))
+		elog(ERROR, "too many tables are described to the store");
+	cached_specs[ncached_specs++] = spec;
+}
+
+/*
+ * What is invalidated while we read the catalogs is noticed, because the cache
+ * is in place: it then serves this call, under the table's lock, but no other.
+ */
 static StoreCache *
 build_cache(StoreSpec *spec, Relation relation)
 {
@@ -223,28 +240,28 @@ build_cache(StoreSpec *spec, Relation relation)
 												  ALLOCSET_SMALL_SIZES);
 	MemoryContext old = MemoryContextSwitchTo(context);
 	StoreCache *cache = palloc0(sizeof(StoreCache));
-	bool		known = false;
 
 	cache->context = context;
 	cache->relid = RelationGetRelid(relation);
-	cache->desc = CreateTupleDescCopyConstr(RelationGetDescr(relation));
-	cache->estate = CreateExecutorState();
-	(void) GetPerTupleExprContext(cache->estate);
-	map_columns(spec, cache);
-	describe_indexes(cache, relation);
-	MemoryContextSwitchTo(old);
-
-	/* complete: from here on it outlives the transaction */
-	MemoryContextSetParent(context, CacheMemoryContext);
+	know_spec(spec);
 	spec->cache = cache;
-	for (int i = 0; i < ncached_specs; i++)
-		known |= cached_specs[i] == spec;
-	if (!known)
+	PG_TRY();
 	{
-		if (ncached_specs == lengthof(cached_specs))
-			elog(ERROR, "too many tables are described to the store");
-		cached_specs[ncached_specs++] = spec;
+		cache->desc = CreateTupleDescCopyConstr(RelationGetDescr(relation));
+		cache->estate = CreateExecutorState();
+		(void) GetPerTupleExprContext(cache->estate);
+		map_columns(spec, cache);
+		describe_indexes(cache, relation);
 	}
+	PG_CATCH();
+	{
+		spec->cache = NULL;
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(old);
+	if (spec->cache == cache)
+		MemoryContextSetParent(context, CacheMemoryContext);
 	return cache;
 }
 
@@ -266,8 +283,7 @@ ledger_store_open(StoreSpec *spec, LOCKMODE lockmode)
 	 */
 	while ((store->relation = try_table_open(ledger_store_oid(spec), lockmode)) == NULL)
 		CHECK_FOR_INTERRUPTS();
-	while ((store->cache = spec->cache) == NULL)
-		(void) build_cache(spec, store->relation);
+	store->cache = spec->cache ? spec->cache : build_cache(spec, store->relation);
 	store->read_slot = MakeSingleTupleTableSlot(store->cache->desc, &TTSOpsBufferHeapTuple);
 	return store;
 }
