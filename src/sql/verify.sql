@@ -1,7 +1,7 @@
 /*
  * verify.sql: the ledger against itself.
  *
- * Each verify_… function returns one row for each problem that it finds, with
+ * Each function verify_* returns one row for each problem that it finds, with
  * the name of the check; verify() lists every check with what was found. All
  * run under the caller's one snapshot. docs/reference.md lists the checks.
  */
