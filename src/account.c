@@ -16,6 +16,7 @@
 #include "catalog/pg_type.h"
 #include "commands/sequence.h"
 #include "commands/trigger.h"
+#include "common/hashfn.h"
 #include "executor/spi.h"
 #include "tcop/cmdtag.h"
 #include "tcop/pquery.h"
@@ -43,23 +44,23 @@ static StoreSpec currency_spec = {"currencies", currency_columns, CURRENCY_COLUM
 
 enum
 {
-	TYPE_NAME, TYPE_OWNER, TYPE_CURRENCY, TYPE_SIDE, TYPE_MIN, TYPE_COLUMNS
+	TYPE_NAME, TYPE_OWNER, TYPE_CURRENCY, TYPE_SIDE, TYPE_MIN, TYPE_STRIPES, TYPE_COLUMNS
 };
 static const char *const type_columns[] = {
-	"name", "owner", "currency", "normal_side", "min_balance"
+	"name", "owner", "currency", "normal_side", "min_balance", "stripes"
 };
 static StoreSpec type_spec = {"account_types", type_columns, TYPE_COLUMNS, NULL};
 
 enum
 {
 	ACCOUNT_ID, ACCOUNT_USER, ACCOUNT_TYPE, ACCOUNT_CURRENCY, ACCOUNT_EXTERNAL,
-	ACCOUNT_STATUS, ACCOUNT_MIN, ACCOUNT_OPENED, ACCOUNT_VERSION, ACCOUNT_DEBITS,
-	ACCOUNT_CREDITS, ACCOUNT_COLUMNS
+	ACCOUNT_STATUS, ACCOUNT_MIN, ACCOUNT_OPENED, ACCOUNT_STRIPES, ACCOUNT_VERSION,
+	ACCOUNT_DEBITS, ACCOUNT_CREDITS, ACCOUNT_COLUMNS
 };
 static const char *const account_columns[] = {
 	"id", "user_id", "account_type", "currency", "external_id",
-	"status", "min_balance", "opened", "version", "debits",
-	"credits"
+	"status", "min_balance", "opened", "stripes", "version",
+	"debits", "credits"
 };
 static StoreSpec account_spec = {"accounts", account_columns, ACCOUNT_COLUMNS, NULL};
 
@@ -169,6 +170,7 @@ fill_type(TypeCache *cache, void *item, Datum *values, bool *isnull)
 	type->currency = isnull[TYPE_CURRENCY] ? NULL :
 		find_currency(cache, TextDatumGetCString(values[TYPE_CURRENCY]));
 	type->unknown_currency = !isnull[TYPE_CURRENCY] && type->currency == NULL;
+	type->stripes = DatumGetInt16(values[TYPE_STRIPES]);
 	type->min_balance = NULL;
 	if (!isnull[TYPE_MIN])
 	{
@@ -313,6 +315,7 @@ read_row(LedgerAccount *account, Datum *values, bool *isnull)
 		elog(ERROR, "account " INT64_FORMAT " has no known status", account->id);
 	account->min_balance = isnull[ACCOUNT_MIN] ? NULL : DatumGetNumericCopy(values[ACCOUNT_MIN]);
 	account->opened = DatumGetInt32(values[ACCOUNT_OPENED]);
+	account->stripes = DatumGetInt16(values[ACCOUNT_STRIPES]);
 	account->version = DatumGetInt64(values[ACCOUNT_VERSION]);
 	account->debits = DatumGetNumericCopy(values[ACCOUNT_DEBITS]);
 	account->credits = DatumGetNumericCopy(values[ACCOUNT_CREDITS]);
@@ -334,6 +337,7 @@ write_row(const LedgerAccount *account, Datum *values, bool *isnull)
 	isnull[ACCOUNT_MIN] = account->min_balance == NULL;
 	values[ACCOUNT_MIN] = NumericGetDatum(account->min_balance);
 	values[ACCOUNT_OPENED] = Int32GetDatum(account->opened);
+	values[ACCOUNT_STRIPES] = Int16GetDatum(account->stripes);
 	values[ACCOUNT_VERSION] = Int64GetDatum(account->version);
 	values[ACCOUNT_DEBITS] = NumericGetDatum(account->debits);
 	values[ACCOUNT_CREDITS] = NumericGetDatum(account->credits);
@@ -378,6 +382,40 @@ find(Store *accounts, LedgerAccount *account, const char *index, Snapshot snapsh
 	return found;
 }
 
+/* ---- places ------------------------------------------------------------------ */
+
+static PlaceKey
+place_by_id(const LedgerAccount *account)
+{
+	return (PlaceKey) {.kind = LEDGER_PLACE_ACCOUNT_ID,.id = account->id};
+}
+
+static PlaceKey
+place_by_name(const LedgerAccount *account)
+{
+	PlaceKey	key = {.kind = LEDGER_PLACE_ACCOUNT};
+
+	if (account->has_user)
+		key.user_id = account->user_id;
+	key.part = hash_bytes_extended((const unsigned char *) account->type->name,
+								   strlen(account->type->name), 0) ^
+		hash_bytes_extended((const unsigned char *) account->currency->code,
+							strlen(account->currency->code), 1);
+	return key;
+}
+
+static void
+remember_place(const LedgerAccount *account)
+{
+	PlaceKey	key = place_by_id(account);
+
+	ledger_place_set(&key, &account->tid);
+	if (account->external_id)
+		return;
+	key = place_by_name(account);
+	ledger_place_set(&key, &account->tid);
+}
+
 static bool
 is_account(const LedgerAccount *found, const LedgerAccount *wanted, bool by_id)
 {
@@ -395,8 +433,12 @@ find_at_place(Store *accounts, LedgerAccount *account, bool by_id, Snapshot snap
 	Datum		values[ACCOUNT_COLUMNS];
 	bool		isnull[ACCOUNT_COLUMNS];
 	LedgerAccount found = *account;
+	PlaceKey	key;
 
-	while (ledger_place_get(account, by_id, &found.tid))
+	if (!ledger_place_kept())
+		return false;
+	key = by_id ? place_by_id(account) : place_by_name(account);
+	while (ledger_place_get(&key, &found.tid))
 	{
 		if (ledger_store_fetch(accounts, &found.tid, snapshot, values, isnull))
 		{
@@ -407,10 +449,12 @@ find_at_place(Store *accounts, LedgerAccount *account, bool by_id, Snapshot snap
 				return true;
 			}
 		}
-		ledger_place_drop(account, by_id);
+		ledger_place_drop(&key);
 	}
 	return false;
 }
+
+/* ---- finding ------------------------------------------------------------------ */
 
 /* Finds the account of type, user and currency. */
 bool
@@ -440,37 +484,90 @@ ledger_account_find_by_id(Store *accounts, LedgerAccount *account, Snapshot snap
 	return find(accounts, account, "accounts_pkey", snapshot, &key, 1);
 }
 
+/* Keeps the list's lowest id first: insertion into a handful. */
+static LedgerAccount *
+make_room(LedgerAccount **list, int *n, int *max, int64 id)
+{
+	int			at;
+
+	if (*n == *max)
+	{
+		*max *= 2;
+		*list = repalloc(*list, sizeof(LedgerAccount) * *max);
+	}
+	for (at = *n; at > 0 && (*list)[at - 1].id > id; at--)
+		(*list)[at] = (*list)[at - 1];
+	(*n)++;
+	return memset(&(*list)[at], 0, sizeof(LedgerAccount));
+}
+
+/* Whether this transaction has left places of the user's accounts. */
+static bool
+has_places(const pg_uuid_t *user_id)
+{
+	TypeCache  *cache = ledger_place_kept() ? types() : NULL;
+
+	for (int i = 0; cache && i < cache->ntypes; i++)
+	{
+		LedgerAccount account = {.type = &cache->type[i],.currency = cache->type[i].currency,
+		.has_user = true,.user_id = *user_id};
+		PlaceKey	key;
+		ItemPointerData tid;
+
+		if (!account.type->owner_user || account.currency == NULL)
+			continue;
+		key = place_by_name(&account);
+		if (ledger_place_get(&key, &tid))
+			return true;
+	}
+	return false;
+}
+
+/*
+ * A scan over the user would walk every version that this transaction has left
+ * of his accounts; so each of them is looked for by its type.
+ */
+static int
+find_each_type(Store *accounts, const pg_uuid_t *user_id, Snapshot snapshot,
+			   LedgerAccount **list, int max)
+{
+	TypeCache  *cache = types();
+	int			n = 0;
+
+	for (int i = 0; i < cache->ntypes; i++)
+	{
+		LedgerAccount account = {.type = &cache->type[i],.currency = cache->type[i].currency,
+		.has_user = true,.user_id = *user_id};
+
+		if (account.type->owner_user && account.currency != NULL &&
+			ledger_account_find(accounts, &account, snapshot))
+			*make_room(list, &n, &max, account.id) = account;
+	}
+	return n;
+}
+
 int
 ledger_accounts_of_user(Store *accounts, const pg_uuid_t *user_id, Snapshot snapshot,
 						LedgerAccount **list)
 {
 	StoreKey	key = {F_UUID_EQ, UUIDPGetDatum(user_id), false, 0};
-	StoreScan  *scan = ledger_store_scan(accounts, "accounts_identity", snapshot, &key, 1);
 	Datum		values[ACCOUNT_COLUMNS];
 	bool		isnull[ACCOUNT_COLUMNS];
+	StoreScan  *scan;
 	ItemPointerData tid;
 	int			n = 0;
 	int			max = 8;
 
 	*list = palloc(sizeof(LedgerAccount) * max);
+	if (has_places(user_id))
+		return find_each_type(accounts, user_id, snapshot, list, max);
+	scan = ledger_store_scan(accounts, "accounts_identity", snapshot, &key, 1);
 	while (ledger_store_next(scan, ForwardScanDirection, values, isnull, &tid))
 	{
-		LedgerAccount *account;
-		int			at;
+		LedgerAccount *account = make_room(list, &n, &max, DatumGetInt64(values[ACCOUNT_ID]));
 
-		if (n == max)
-		{
-			max *= 2;
-			*list = repalloc(*list, sizeof(LedgerAccount) * max);
-		}
-		/* lowest id first: insertion into a handful */
-		for (at = n; at > 0 && (*list)[at - 1].id > DatumGetInt64(values[ACCOUNT_ID]); at--)
-			(*list)[at] = (*list)[at - 1];
-		account = &(*list)[at];
-		memset(account, 0, sizeof(LedgerAccount));
 		read_row(account, values, isnull);
 		account->tid = tid;
-		n++;
 	}
 	ledger_store_end(scan);
 	return n;
@@ -514,6 +611,7 @@ ledger_account_insert(Store *accounts, LedgerAccount *account)
 	account->status = LEDGER_ACCOUNT_OPEN;
 	account->min_balance = NULL;
 	account->opened = 0;
+	account->stripes = account->type->stripes;
 	account->version = 0;
 	account->debits = account->credits = ledger_amount_zero();
 	write_row(account, values, isnull);
@@ -534,7 +632,7 @@ ledger_account_update(Store *accounts, LedgerAccount *account, Snapshot snapshot
 	write_row(account, values, isnull);
 	result = ledger_store_update(accounts, &account->tid, snapshot, values, isnull);
 	if (result == TM_Ok)
-		ledger_place_set(account);
+		remember_place(account);
 	return result;
 }
 

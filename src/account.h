@@ -35,6 +35,7 @@ typedef struct LedgerAccountType
 	const LedgerCurrency *currency; /* NULL: one account for each currency */
 	bool		unknown_currency;	/* it has one, which is not there */
 	Numeric		min_balance;	/* NULL: none */
+	int			stripes;		/* of a new account */
 } LedgerAccountType;
 
 typedef enum LedgerAccountStatus
@@ -62,6 +63,7 @@ typedef struct LedgerAccount
 	LedgerAccountStatus status;
 	Numeric		min_balance;	/* of the row; NULL: the type's */
 	int			opened;			/* bits: legacy mappings opened from */
+	int			stripes;		/* 0: the totals are this row's alone */
 	int64		version;
 	Numeric		debits;
 	Numeric		credits;

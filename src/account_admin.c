@@ -1,10 +1,11 @@
 /*
  * account_admin.c
- *		Open an account, freeze or close it, set its limit.
+ *		Open an account, freeze or close it, set its limit, stripe it.
  *
- * All three hold the settings still, as postings do. A change of status or
- * limit updates the account's row under its lock, which every posting takes,
- * and is written to account_status_log.
+ * All hold the settings still, as postings do. A change of status or limit
+ * updates the account's row under its lock, which every posting takes, and is
+ * written to account_status_log. Postings to a striped account do not take its
+ * row's lock: it is changed under the exclusive lock of the settings.
  */
 #include "postgres.h"
 
@@ -21,10 +22,14 @@
 #include "operations.h"
 #include "owner.h"
 #include "posting.h"
+#include "stripe.h"
+
+#define LOCK_WAIT_MS	2000	/* as configure() waits */
 
 PG_FUNCTION_INFO_V1(ledger_open_account);
 PG_FUNCTION_INFO_V1(ledger_set_account_status);
 PG_FUNCTION_INFO_V1(ledger_set_account_limit);
+PG_FUNCTION_INFO_V1(ledger_set_account_stripes);
 
 static void
 prevent_read_only(const char *operation)
@@ -92,7 +97,7 @@ ledger_open_account(PG_FUNCTION_ARGS)
 		if (account.has_user && ledger_posting_hook.lock_user &&
 			settings->phase != LEDGER_RETIRED)
 			ledger_posting_hook.lock_user(&account.user_id);
-		if (ledger_account_insert(accounts, &account))
+		if (ledger_stripe_open_account(accounts, &account))
 			break;
 		CHECK_FOR_INTERRUPTS();
 	}
@@ -104,9 +109,9 @@ ledger_open_account(PG_FUNCTION_ARGS)
 static void
 log_change(const LedgerAccount *account, text *reason)
 {
-	Oid			types[5] = {INT8OID, TEXTOID, NUMERICOID, TEXTOID, TEXTOID};
-	Datum		values[5];
-	char		nulls[6] = "     ";
+	Oid			types[6] = {INT8OID, TEXTOID, NUMERICOID, INT2OID, TEXTOID, TEXTOID};
+	Datum		values[6];
+	char		nulls[7] = "      ";
 	OwnerContext saved;
 
 	values[0] = Int64GetDatum(account->id);
@@ -114,23 +119,23 @@ log_change(const LedgerAccount *account, text *reason)
 	values[2] = NumericGetDatum(account->min_balance);
 	if (account->min_balance == NULL)
 		nulls[2] = 'n';
-	values[3] = PointerGetDatum(reason);
-	values[4] = CStringGetTextDatum(GetUserNameFromId(GetUserId(), false));
+	values[3] = Int16GetDatum(account->stripes);
+	values[4] = PointerGetDatum(reason);
+	values[5] = CStringGetTextDatum(GetUserNameFromId(GetUserId(), false));
 	ledger_become(&saved, ledger_table_owner(ledger_relation_oid("account_status_log")));
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
 	if (SPI_execute_with_args("INSERT INTO ledger.account_status_log"
-							  " (account_id, status, min_balance, reason, changed_by)"
-							  " VALUES ($1, $2, $3, $4, $5)",
-							  5, types, values, nulls, false, 0) != SPI_OK_INSERT)
+							  " (account_id, status, min_balance, stripes, reason, changed_by)"
+							  " VALUES ($1, $2, $3, $4, $5, $6)",
+							  6, types, values, nulls, false, 0) != SPI_OK_INSERT)
 		elog(ERROR, "could not log the change of an account");
 	SPI_finish();
 	ledger_unbecome(&saved);
 }
 
-/* Finds and locks the account in its newest version. */
 static void
-lock_account(Store *accounts, LedgerAccount *account, Snapshot snapshot)
+find_by_id(Store *accounts, LedgerAccount *account, Snapshot snapshot)
 {
 	int64		id = account->id;
 
@@ -140,14 +145,15 @@ lock_account(Store *accounts, LedgerAccount *account, Snapshot snapshot)
 				 errmsg("account " INT64_FORMAT " does not exist", id),
 				 errdetail("No account has that id."),
 				 errhint("ledger.account_balances lists the accounts.")));
-	if (ledger_account_lock(accounts, account, snapshot, true) != TM_Ok)
-		elog(ERROR, "account " INT64_FORMAT " is gone", id);
 }
 
 static void
-check_closing(const LedgerAccount *account)
+check_closing(const LedgerAccount *account, Snapshot snapshot)
 {
-	if (ledger_amount_sign(ledger_account_balance(account)) != 0)
+	LedgerAccount whole = *account;
+
+	ledger_stripe_sum(&whole, snapshot);
+	if (ledger_amount_sign(ledger_account_balance(&whole)) != 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("cannot close account " INT64_FORMAT " while it has a balance", account->id),
@@ -171,31 +177,94 @@ check_limit(const LedgerAccount *account, Numeric limit)
 				 errhint("Pass zero or more.")));
 }
 
+/* What is to become of an account. */
+typedef struct AccountChange
+{
+	const LedgerAccountStatus *status;	/* NULL: unchanged */
+	bool		set_limit;
+	Numeric		limit;
+	bool		set_stripes;
+	int			stripes;
+	int64		lock_wait_ms;
+} AccountChange;
+
+/* Whether the account's row is not what postings lock. */
+static bool
+is_striped(int64 id)
+{
+	Store	   *accounts = ledger_accounts_open(AccessShareLock);
+	Snapshot	snapshot = RegisterSnapshot(GetTransactionSnapshot());
+	LedgerAccount account = {.id = id};
+
+	find_by_id(accounts, &account, snapshot);
+	UnregisterSnapshot(snapshot);
+	ledger_store_close(accounts);
+	return account.stripes > 0;
+}
+
+/*
+ * Finds and locks the account in its newest version, and keeps postings from
+ * it.
+ */
+static void
+lock_account(Store *accounts, LedgerAccount *account, Snapshot snapshot, bool exclusive)
+{
+	find_by_id(accounts, account, snapshot);
+	if (ledger_account_lock(accounts, account, snapshot, true) != TM_Ok)
+		elog(ERROR, "account " INT64_FORMAT " is gone", account->id);
+	/* striped since we looked */
+	if (account->stripes > 0 && !exclusive)
+		ledger_store_serialization_failure();
+}
+
+static void
+apply_change(LedgerAccount *account, const AccountChange *change, Snapshot snapshot)
+{
+	if (change->status)
+	{
+		if (*change->status == LEDGER_ACCOUNT_CLOSED)
+			check_closing(account, snapshot);
+		account->status = *change->status;
+		if (account->stripes > 0)
+			ledger_stripe_invalidate();
+	}
+	if (change->set_limit)
+	{
+		check_limit(account, change->limit);
+		account->min_balance = change->limit;
+		/* a limit is checked against one row */
+		if (account->stripes > 0 && change->limit)
+			ledger_stripe_change(account, 0, snapshot);
+	}
+	if (change->set_stripes)
+	{
+		if (change->stripes > 0 && ledger_account_min_balance(account))
+			ereport(ERROR,
+					(errcode(ERRCODE_LG_NOT_ALLOWED),
+					 errmsg("account " INT64_FORMAT " has a lowest balance", account->id),
+					 errdetail("An account with a limit is one row, against which the limit is checked."),
+					 errhint("Pass 0 stripes; many postings at once are what post_batch() is for.")));
+		ledger_stripe_change(account, change->stripes, snapshot);
+	}
+}
+
 /* Locks the account, changes what change says, logs it. */
 static void
-change_account(int64 id, text *reason, const LedgerAccountStatus *status,
-			   bool set_limit, Numeric limit)
+change_account(int64 id, text *reason, const AccountChange *change)
 {
-	LedgerAccount account = {0};
+	LedgerAccount account = {.id = id};
+	bool		exclusive = change->set_stripes || is_striped(id);
 	Store	   *accounts;
 	Snapshot	snapshot;
 
-	(void) ledger_settings_lock();
+	if (exclusive)
+		ledger_settings_lock_exclusive(change->lock_wait_ms, InvalidOid);
+	else
+		(void) ledger_settings_lock();
 	accounts = ledger_accounts_open(RowExclusiveLock);
 	snapshot = RegisterSnapshot(GetTransactionSnapshot());
-	account.id = id;
-	lock_account(accounts, &account, snapshot);
-	if (status)
-	{
-		if (*status == LEDGER_ACCOUNT_CLOSED)
-			check_closing(&account);
-		account.status = *status;
-	}
-	if (set_limit)
-	{
-		check_limit(&account, limit);
-		account.min_balance = limit;
-	}
+	lock_account(accounts, &account, snapshot, exclusive);
+	apply_change(&account, change, snapshot);
 	if (ledger_account_update(accounts, &account, snapshot) != TM_Ok)
 		elog(ERROR, "account " INT64_FORMAT " changed under its lock", id);
 	UnregisterSnapshot(snapshot);
@@ -211,6 +280,7 @@ ledger_set_account_status(PG_FUNCTION_ARGS)
 	int64		id = ledger_arg_int64(fcinfo, 0, "account_id");
 	const char *name;
 	LedgerAccountStatus status;
+	AccountChange change = {.status = &status,.lock_wait_ms = LOCK_WAIT_MS};
 	text	   *reason;
 
 	ledger_arg_required(fcinfo, 1, "status");
@@ -222,7 +292,7 @@ ledger_set_account_status(PG_FUNCTION_ARGS)
 				 errmsg("unknown account status \"%s\"", name),
 				 errhint("Pass open, frozen or closed.")));
 	prevent_read_only("ledger.set_account_status()");
-	change_account(id, reason, &status, false, NULL);
+	change_account(id, reason, &change);
 	PG_RETURN_VOID();
 }
 
@@ -231,10 +301,34 @@ Datum
 ledger_set_account_limit(PG_FUNCTION_ARGS)
 {
 	int64		id = ledger_arg_int64(fcinfo, 0, "account_id");
-	Numeric		limit = PG_ARGISNULL(1) ? NULL : PG_GETARG_NUMERIC(1);
+	AccountChange change = {.set_limit = true,.lock_wait_ms = LOCK_WAIT_MS};
 	text	   *reason = ledger_arg_reason(fcinfo, 2);
 
 	prevent_read_only("ledger.set_account_limit()");
-	change_account(id, reason, NULL, true, limit);
+	if (!PG_ARGISNULL(1))
+		change.limit = PG_GETARG_NUMERIC(1);
+	change_account(id, reason, &change);
+	PG_RETURN_VOID();
+}
+
+/* (account_id, stripes, reason, lock_wait) */
+Datum
+ledger_set_account_stripes(PG_FUNCTION_ARGS)
+{
+	int64		id = ledger_arg_int64(fcinfo, 0, "account_id");
+	AccountChange change = {.set_stripes = true};
+	text	   *reason;
+
+	ledger_arg_required(fcinfo, 1, "stripes");
+	change.stripes = PG_GETARG_INT32(1);
+	reason = ledger_arg_reason(fcinfo, 2);
+	change.lock_wait_ms = ledger_arg_lock_wait(fcinfo, 3);
+	if (change.stripes < 0 || change.stripes > LEDGER_MAX_STRIPES)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("stripes must be between 0 and %d", LEDGER_MAX_STRIPES),
+				 errhint("As many as there are sessions that post at once are enough.")));
+	prevent_read_only("ledger.set_account_stripes()");
+	change_account(id, reason, &change);
 	PG_RETURN_VOID();
 }

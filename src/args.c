@@ -102,3 +102,22 @@ ledger_uuid_text(const pg_uuid_t *uuid)
 {
 	return DatumGetCString(DirectFunctionCall1(uuid_out, UUIDPGetDatum(uuid)));
 }
+
+int64
+ledger_arg_lock_wait(FunctionCallInfo fcinfo, int arg)
+{
+	Interval   *wait;
+	int64		ms;
+
+	if (PG_ARGISNULL(arg))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("lock_wait must not be NULL")));
+	wait = PG_GETARG_INTERVAL_P(arg);
+	ms = wait->time / 1000 + (wait->day + wait->month * INT64CONST(30)) * 86400000;
+	if (ms < 0 || ms > 86400000)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("lock_wait must be between 0 and 1 day")));
+	return ms;
+}

@@ -26,6 +26,9 @@ extern const pg_uuid_t *ledger_arg_user_of(FunctionCallInfo fcinfo, int n,
 extern int64 ledger_arg_int64(FunctionCallInfo fcinfo, int n, const char *name);
 extern Numeric ledger_arg_amount(FunctionCallInfo fcinfo, int n, const char *currency);
 
+/* lock_wait interval, in ms. */
+extern int64 ledger_arg_lock_wait(FunctionCallInfo fcinfo, int n);
+
 /* max in bytes. The name form must not be empty; NULL for SQL's NULL. */
 extern text *ledger_arg_text(FunctionCallInfo fcinfo, int n, const char *name, int max);
 extern const char *ledger_arg_name(FunctionCallInfo fcinfo, int n, const char *name, int max);

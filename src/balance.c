@@ -22,6 +22,7 @@
 #include "legacy.h"
 #include "operations.h"
 #include "posting.h"
+#include "stripe.h"
 
 /* All that one user has, as a read shows it. */
 typedef struct UserBalances
@@ -205,6 +206,8 @@ house_balance(const LedgerAccountType *type, Numeric *min)
 	account.currency = type->currency;
 	accounts = ledger_accounts_open(AccessShareLock);
 	found = ledger_account_find(accounts, &account, GetActiveSnapshot());
+	if (found)
+		ledger_stripe_sum(&account, GetActiveSnapshot());
 	ledger_store_close(accounts);
 	*min = found ? ledger_account_min_balance(&account) : type->min_balance;
 	return found ? ledger_account_balance(&account) :

@@ -9,6 +9,10 @@
 #error "ledger needs PostgreSQL 15 or newer"
 #endif
 
+#include "miscadmin.h"
+#include "storage/bufmgr.h"
+#include "storage/lmgr.h"
+
 /* table_tuple_update() says which indexes want entries: a bool before 16. */
 #if PG_VERSION_NUM >= 160000
 typedef TU_UpdateIndexes LedgerUpdateIndexes;
@@ -38,6 +42,38 @@ typedef bool LedgerUpdateIndexes;
 	ExecCheckIndexConstraints(rri, slot, estate, conflict, arbiters)
 #define ledger_index_beginscan(heap, index, snapshot, nkeys) \
 	index_beginscan(heap, index, snapshot, nkeys, 0)
+#endif
+
+/* A new page at the end of the relation, locked exclusively and not initialised. */
+#if PG_VERSION_NUM >= 160000
+#define ledger_extend_relation(relation) \
+	ExtendBufferedRel(BMR_REL(relation), MAIN_FORKNUM, NULL, EB_LOCK_FIRST)
+#else
+static inline Buffer
+ledger_extend_relation(Relation relation)
+{
+	Buffer		buffer;
+
+	LockRelationForExtension(relation, ExclusiveLock);
+	buffer = ReadBufferExtended(relation, MAIN_FORKNUM, P_NEW, RBM_ZERO_AND_LOCK, NULL);
+	UnlockRelationForExtension(relation, ExclusiveLock);
+	return buffer;
+}
+#endif
+
+#if PG_VERSION_NUM >= 180000
+#define ledger_conditional_lock_tuple(relation, tid, mode) \
+	ConditionalLockTuple(relation, tid, mode, false)
+#else
+#define ledger_conditional_lock_tuple(relation, tid, mode) \
+	ConditionalLockTuple(relation, tid, mode)
+#endif
+
+/* A small number of this backend's, dense over all backends. */
+#if PG_VERSION_NUM >= 170000
+#define LEDGER_BACKEND_NUMBER	(MyProcNumber)
+#else
+#define LEDGER_BACKEND_NUMBER	(MyBackendId - 1)
 #endif
 
 #endif							/* LEDGER_COMPAT_H */

@@ -59,6 +59,7 @@ hint_for(const char *table)
 {
 	static const char *const hints[][2] = {
 		{"journal", "Undo a transaction with ledger.reverse_transaction()."},
+		{"account_stripes", "Move money with the ledger's functions; ledger.set_account_stripes() changes their number."},
 		{"accounts", "Move money with the ledger's functions, undo a transaction with ledger.reverse_transaction()."},
 		{"reservation_rows", "Give back what is reserved with ledger.release_reservation()."},
 		{"settings", "Change the settings with ledger.configure()."},

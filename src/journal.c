@@ -116,6 +116,16 @@ ledger_journal_key(const char *text, pg_uuid_t *key)
 	memcpy(key->data + KEY_TIME_BYTES, digest, UUID_LEN - KEY_TIME_BYTES);
 }
 
+/* A number that equal keys have alike. */
+uint32
+ledger_journal_key_order(const pg_uuid_t *key)
+{
+	uint32		order;
+
+	memcpy(&order, key->data + KEY_TIME_BYTES, sizeof(order));
+	return order;
+}
+
 /* The transaction that has the key under the snapshot; 0: none. */
 int64
 ledger_journal_find_key(Store *journal, const pg_uuid_t *key, Snapshot snapshot)

@@ -15,6 +15,7 @@
 #include "legacy_plain.h"
 #include "mirror.h"
 #include "place.h"
+#include "stripe.h"
 #include "settings.h"
 #include "store.h"
 
@@ -29,6 +30,7 @@ _PG_init(void)
 	ledger_settings_init();
 	ledger_account_init();
 	ledger_place_init();
+	ledger_stripe_init();
 	ledger_legacy_init();
 	ledger_plain_init();
 	ledger_compare_init();

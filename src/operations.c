@@ -646,6 +646,8 @@ ledger_reverse_transaction(PG_FUNCTION_ARGS)
 	if (!ledger_posting_lock(request))
 		PG_RETURN_INT64(request->transaction_id);
 	ledger_journal_lock(request->journal, &rows[0], request->snapshot);
+	if (ledger_posting_replayed_meanwhile(request))
+		PG_RETURN_INT64(request->transaction_id);
 	check_earlier_reversals(request, &rows[0]);
 	plan = ledger_reservation_plan_reversal(request, id);
 	ledger_posting_apply(request);

@@ -1,16 +1,16 @@
 /*
  * place.c
- *		Where this transaction left the newest version of an account.
+ *		Where this transaction left the newest version of a row.
  *
  * A row that one transaction updates again and again leaves a chain of dead
  * versions that no snapshot of it may skip: 100,000 postings to one account
  * would walk it 100,000 times. So the place of the newest version is kept per
- * account. It is a hint: the reader fetches it under its snapshot and looks
+ * row. It is a hint: the reader fetches it under its snapshot and looks
  * whether it is the row it wants, else asks the index.
  *
  * A subtransaction that is rolled back takes its version with it, and the walk
- * would be as long as before; so an account has a stack of places, one for
- * each subtransaction that moved it. A place that turns out to be gone is
+ * would be as long as before; so a row has a stack of places, one for
+ * each subtransaction that changed it. A place that turns out to be gone is
  * dropped and the one below tried. That needs no callback: subtransactions
  * are numbered as they start, so when one sets a place, all that have its own
  * number or a higher one were inside it and are replaced.
@@ -21,19 +21,10 @@
 #include "postgres.h"
 
 #include "access/xact.h"
-#include "common/hashfn.h"
 #include "utils/hsearch.h"
 #include "utils/memutils.h"
 
 #include "place.h"
-
-/* An account by id, or by user, type and currency. Zeros in between. */
-typedef struct PlaceKey
-{
-	pg_uuid_t	user_id;
-	int64		id;				/* 0: by user, type and currency */
-	uint64		identity;		/* hash of type and currency */
-} PlaceKey;
 
 typedef struct PlaceVersion
 {
@@ -82,41 +73,22 @@ ledger_place_count_call(void)
 	places = hash_create("ledger places", 64, &info, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 }
 
-static PlaceKey
-make_key(const LedgerAccount *account, bool by_id)
+bool
+ledger_place_kept(void)
 {
-	PlaceKey	key;
-
-	memset(&key, 0, sizeof(key));
-	if (by_id)
-	{
-		key.id = account->id;
-		return key;
-	}
-	if (account->has_user)
-		key.user_id = account->user_id;
-	key.identity = hash_bytes_extended((const unsigned char *) account->type->name,
-									   strlen(account->type->name), 0) ^
-		hash_bytes_extended((const unsigned char *) account->currency->code,
-							strlen(account->currency->code), 1);
-	return key;
+	return places != NULL;
 }
 
 static Place *
-find(const LedgerAccount *account, bool by_id)
+find(const PlaceKey *key)
 {
-	PlaceKey	key;
-
-	if (places == NULL)
-		return NULL;
-	key = make_key(account, by_id);
-	return hash_search(places, &key, HASH_FIND, NULL);
+	return places ? hash_search(places, key, HASH_FIND, NULL) : NULL;
 }
 
 bool
-ledger_place_get(const LedgerAccount *account, bool by_id, ItemPointer tid)
+ledger_place_get(const PlaceKey *key, ItemPointer tid)
 {
-	Place	   *place = find(account, by_id);
+	Place	   *place = find(key);
 
 	if (place == NULL || place->n == 0)
 		return false;
@@ -124,18 +96,18 @@ ledger_place_get(const LedgerAccount *account, bool by_id, ItemPointer tid)
 	return true;
 }
 
-/* The newest place is not the account's any more. */
+/* The newest place is not the row's any more. */
 void
-ledger_place_drop(const LedgerAccount *account, bool by_id)
+ledger_place_drop(const PlaceKey *key)
 {
-	Place	   *place = find(account, by_id);
+	Place	   *place = find(key);
 
 	if (place && place->n > 0)
 		place->n--;
 }
 
 static void
-set(Place *place, ItemPointerData tid)
+push(Place *place, const ItemPointerData *tid)
 {
 	SubTransactionId subxact = GetCurrentSubTransactionId();
 
@@ -149,28 +121,22 @@ set(Place *place, ItemPointerData tid)
 			repalloc(place->versions, sizeof(PlaceVersion) * place->max);
 	}
 	place->versions[place->n].subxact = subxact;
-	place->versions[place->n++].tid = tid;
+	place->versions[place->n++].tid = *tid;
 }
 
 void
-ledger_place_set(const LedgerAccount *account)
+ledger_place_set(const PlaceKey *key, const ItemPointerData *tid)
 {
+	Place	   *place;
+	bool		found;
+
 	if (places == NULL)
 		return;
-	for (int by_id = 0; by_id <= 1; by_id++)
+	place = hash_search(places, key, HASH_ENTER, &found);
+	if (!found)
 	{
-		PlaceKey	key = make_key(account, by_id);
-		Place	   *place;
-		bool		found;
-
-		if (!by_id && account->external_id != NULL)
-			continue;
-		place = hash_search(places, &key, HASH_ENTER, &found);
-		if (!found)
-		{
-			place->n = place->max = 0;
-			place->versions = NULL;
-		}
-		set(place, account->tid);
+		place->n = place->max = 0;
+		place->versions = NULL;
 	}
+	push(place, tid);
 }

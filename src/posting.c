@@ -17,8 +17,8 @@
  *	  request with the same key that committed after S has updated this row,
  *	  so it cannot slip through. A later row is locked in its newest version
  *	  and computed anew.
- * 7. Check limits on the final balances, take the id, stamp the time, write
- *	  the journal.
+ * 7. Check limits on the final balances, add to stripes of striped accounts
+ *	  (stripe.c), take the id, stamp the time, write the journal.
  *
  * Under REPEATABLE READ and SERIALIZABLE whatever S does not see is 40001.
  *
@@ -43,6 +43,7 @@
 #include "errors.h"
 #include "place.h"
 #include "posting.h"
+#include "stripe.h"
 
 PostingHook ledger_posting_hook = {NULL, NULL, NULL};
 
@@ -423,17 +424,20 @@ find_accounts(PostingRequest *request)
 	{
 		PostingAccount *pa = &request->accounts[i];
 
+		if (ledger_stripe_recall(&pa->account, pa->by_id))
+			continue;
 		if (pa->by_id)
 			find_by_id(request, pa);
 		else if (!ledger_account_find(request->store, &pa->account, request->snapshot))
 			missing[nmissing++] = pa;
 		check_account(request, &pa->account);
+		ledger_stripe_remember(&pa->account);
 	}
 	if (nmissing == 0)
 		return true;
 	qsort(missing, nmissing, sizeof(missing[0]), compare_user_and_type);
 	for (int i = 0; i < nmissing; i++)
-		(void) ledger_account_insert(request->store, &missing[i]->account);
+		(void) ledger_stripe_open_account(request->store, &missing[i]->account);
 	CommandCounterIncrement();
 	return false;
 }
@@ -498,6 +502,13 @@ fold(PostingRequest *request)
 	}
 }
 
+typedef enum UpdateResult
+{
+	UPDATE_DONE,
+	UPDATE_NOTHING,				/* no account is one row */
+	UPDATE_LATE					/* the first one has moved since S */
+} UpdateResult;
+
 static bool
 is_moved(const PostingAccount *pa)
 {
@@ -531,7 +542,7 @@ check_limit(const PostingAccount *pa)
 
 	if (account->status != LEDGER_ACCOUNT_OPEN)
 		raise_not_open(account);
-	if (min == NULL)
+	if (min == NULL || account->stripes > 0)
 		return;
 	after = ledger_account_balance(account);
 	if (ledger_amount_cmp(after, min) >= 0)
@@ -543,27 +554,25 @@ check_limit(const PostingAccount *pa)
 }
 
 /*
- * Updates the accounts in the order of their locks. false: the first has been
- * updated by somebody since S, and nothing has changed.
+ * Updates those accounts that are one row, in the order of their locks.
  */
-static bool
-update_accounts(PostingRequest *request)
+static UpdateResult
+update_plain(PostingRequest *request)
 {
 	bool		first = true;
 
-	request->moved = false;
 	for (int i = 0; i < request->naccounts; i++)
 	{
 		PostingAccount *pa = &request->accounts[request->order[i]];
 		LedgerAccount *account = &pa->account;
 
-		if (!is_moved(pa) && !pa->mark_opened)
+		if (account->stripes > 0 || (!is_moved(pa) && !pa->mark_opened))
 			continue;
 		set_totals(pa);
 		if (ledger_account_update(request->store, account, request->snapshot) != TM_Ok)
 		{
 			if (first)
-				return false;
+				return UPDATE_LATE;
 			request->moved = true;
 			if (ledger_account_lock(request->store, account, request->snapshot, true) != TM_Ok)
 				elog(ERROR, "account " INT64_FORMAT " is gone", account->id);
@@ -573,6 +582,46 @@ update_accounts(PostingRequest *request)
 		}
 		first = false;
 	}
+	return first ? UPDATE_NOTHING : UPDATE_DONE;
+}
+
+/*
+ * Adds to a stripe of those that are striped. If no other row of the call is
+ * locked (alone), its key says which stripe, so that two requests with one key
+ * meet there as they would at an account.
+ */
+static bool
+update_striped(PostingRequest *request, bool alone)
+{
+	for (int i = 0; i < request->naccounts; i++)
+	{
+		PostingAccount *pa = &request->accounts[request->order[i]];
+		bool		in_order = alone && request->key_text != NULL && !request->locked;
+
+		if (pa->account.stripes == 0 || !is_moved(pa))
+			continue;
+		if (!ledger_stripe_add(&pa->account, pa->add_debits, pa->add_credits, request->snapshot,
+							   in_order ? ledger_journal_key_order(&request->key) :
+							   LEDGER_ANY_STRIPE))
+			return false;
+		alone = false;
+	}
+	return true;
+}
+
+/*
+ * Updates the accounts. false: the first row has been updated by somebody
+ * since S, and nothing has changed.
+ */
+static bool
+update_accounts(PostingRequest *request)
+{
+	UpdateResult result;
+
+	request->moved = false;
+	result = update_plain(request);
+	if (result == UPDATE_LATE)
+		return false;
 	for (int i = 0; i < request->naccounts; i++)
 	{
 		PostingAccount *pa = &request->accounts[request->order[i]];
@@ -580,36 +629,47 @@ update_accounts(PostingRequest *request)
 		if (is_moved(pa))
 			check_limit(pa);
 	}
-	return true;
+	return update_striped(request, result == UPDATE_NOTHING);
 }
 
-/* Locks the accounts without changing them; false as update_accounts(). */
+/*
+ * Locks the accounts without changing them; false as update_accounts(). A
+ * striped one has nothing to be locked: its stripe is chosen when it is added to.
+ */
 static bool
 lock_accounts(PostingRequest *request)
 {
+	bool		first = true;
+
 	request->moved = false;
 	for (int i = 0; i < request->naccounts; i++)
 	{
 		LedgerAccount *account = &request->accounts[request->order[i]].account;
 		ItemPointerData before = account->tid;
 
-		if (ledger_account_lock(request->store, account, request->snapshot, i > 0) != TM_Ok)
+		if (account->stripes > 0)
+			continue;
+		if (ledger_account_lock(request->store, account, request->snapshot, !first) != TM_Ok)
 		{
-			if (i == 0)
+			if (first)
 				return false;
 			elog(ERROR, "account " INT64_FORMAT " is gone", account->id);
 		}
 		if (!ItemPointerEquals(&before, &account->tid))
 			request->moved = true;
+		first = false;
 	}
 	return true;
 }
 
 /* ---- the journal ---------------------------------------------------------------- */
 
+/* The balance after one posting more; NULL: nobody knows, the account is striped. */
 static Numeric
 run(PostingAccount *pa, Numeric *total, Numeric amount)
 {
+	if (pa->account.stripes > 0)
+		return NULL;
 	*total = ledger_amount_add(*total, amount);
 	return ledger_account_net(&pa->account, pa->running_debits, pa->running_credits);
 }
@@ -727,8 +787,10 @@ find_users(PostingRequest *request)
 {
 	for (int i = 0; i < request->naccounts; i++)
 	{
-		if (request->accounts[i].by_id)
-			find_by_id(request, &request->accounts[i]);
+		PostingAccount *pa = &request->accounts[i];
+
+		if (pa->by_id && !ledger_stripe_recall(&pa->account, true))
+			find_by_id(request, pa);
 	}
 }
 
@@ -828,11 +890,30 @@ ledger_posting_apply(PostingRequest *request)
 {
 	bool		moved = request->moved;
 
+	request->locked = true;
 	fold(request);
 	if (!update_accounts(request))
 		elog(ERROR, "an account changed under its lock");
 	request->moved |= moved;
 	return finish(request);
+}
+
+/*
+ * After another lock than the accounts': whether a request with the same key
+ * has come in meanwhile. Only if no account was locked, which would have told.
+ */
+bool
+ledger_posting_replayed_meanwhile(PostingRequest *request)
+{
+	for (int i = 0; i < request->naccounts; i++)
+	{
+		if (request->accounts[i].account.stripes == 0)
+			return false;
+	}
+	if (!probe(request))
+		return false;
+	end_call(request);
+	return true;
 }
 
 /* Gives up what ledger_posting_lock() locked without posting anything. */

@@ -78,6 +78,7 @@ typedef struct PostingRequest
 	pg_uuid_t	key;
 	int		   *order;			/* accounts in the order of their locks */
 	bool		moved;			/* some row had been updated meanwhile */
+	bool		locked;			/* the accounts were locked before */
 	void	   *hook_state;		/* what the hook knows from lock to written */
 } PostingRequest;
 
@@ -110,6 +111,7 @@ extern int64 ledger_post(PostingRequest *request);
 
 /* false: a replay, transaction_id is set. Else the accounts are locked. */
 extern bool ledger_posting_lock(PostingRequest *request);
+extern bool ledger_posting_replayed_meanwhile(PostingRequest *request);
 extern int64 ledger_posting_apply(PostingRequest *request);
 extern void ledger_posting_cancel(PostingRequest *request);
 

@@ -492,25 +492,6 @@ log_change(const LedgerSettings *settings, text *reason)
 	ledger_unbecome(&saved);
 }
 
-static int64
-lock_wait_ms(FunctionCallInfo fcinfo, int arg)
-{
-	Interval   *wait;
-	int64		ms;
-
-	if (PG_ARGISNULL(arg))
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("lock_wait must not be NULL")));
-	wait = PG_GETARG_INTERVAL_P(arg);
-	ms = wait->time / 1000 + (wait->day + wait->month * INT64CONST(30)) * 86400000;
-	if (ms < 0 || ms > 86400000)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("lock_wait must be between 0 and 1 day")));
-	return ms;
-}
-
 /* What the arguments make of the settings. */
 static LedgerSettings
 asked_for(FunctionCallInfo fcinfo, const LedgerSettings *now)
@@ -562,7 +543,7 @@ PG_FUNCTION_INFO_V1(ledger_configure);
 Datum
 ledger_configure(PG_FUNCTION_ARGS)
 {
-	int64		wait_ms = lock_wait_ms(fcinfo, 4);
+	int64		wait_ms = ledger_arg_lock_wait(fcinfo, 4);
 	text	   *reason = ledger_arg_text(fcinfo, 3, "reason", LEDGER_MAX_TEXT);
 	LedgerSettings now;
 	LedgerSettings new;

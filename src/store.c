@@ -642,6 +642,69 @@ ledger_store_lock(Store *store, ItemPointer tid, Snapshot snapshot, bool follow,
 	return result;
 }
 
+TM_Result
+ledger_store_delete(Store *store, ItemPointer tid)
+{
+	TM_FailureData failure;
+	TM_Result	result;
+
+	result = table_tuple_delete(store->relation, tid, GetCurrentCommandId(true),
+								InvalidSnapshot, InvalidSnapshot, true, &failure, false);
+	check_result(store, result);
+	return result;
+}
+
+bool
+ledger_store_sees(Store *store, Snapshot snapshot)
+{
+	return table_tuple_satisfies_snapshot(store->relation, store->read_slot, snapshot);
+}
+
+/*
+ * An index scan prunes the pages that it comes to; who fetches rows by their
+ * place must do it himself.
+ */
+void
+ledger_store_prune(Store *store, ItemPointer tid)
+{
+	Buffer		buffer;
+
+	if (ItemPointerGetBlockNumber(tid) >= RelationGetNumberOfBlocks(store->relation))
+		return;
+	/* a slot's pin on the page would keep it from being cleaned */
+	ExecClearTuple(store->read_slot);
+	buffer = ReadBuffer(store->relation, ItemPointerGetBlockNumber(tid));
+	heap_page_prune_opt(store->relation, buffer);
+	ReleaseBuffer(buffer);
+}
+
+void
+ledger_store_extend(Store *store)
+{
+	Buffer		buffer = ledger_extend_relation(store->relation);
+	BlockNumber block = BufferGetBlockNumber(buffer);
+
+	PageInit(BufferGetPage(buffer), BufferGetPageSize(buffer), 0);
+	MarkBufferDirty(buffer);
+	UnlockReleaseBuffer(buffer);
+	RelationSetTargetBlock(store->relation, block);
+}
+
+bool
+ledger_store_lock_tuple(Store *store, ItemPointer tid, bool wait)
+{
+	if (!wait)
+		return ledger_conditional_lock_tuple(store->relation, tid, ExclusiveLock);
+	LockTuple(store->relation, tid, ExclusiveLock);
+	return true;
+}
+
+void
+ledger_store_unlock_tuple(Store *store, ItemPointer tid)
+{
+	UnlockTuple(store->relation, tid, ExclusiveLock);
+}
+
 void
 ledger_store_serialization_failure(void)
 {

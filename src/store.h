@@ -77,6 +77,23 @@ extern TM_Result ledger_store_update(Store *store, ItemPointer tid, Snapshot sna
 extern TM_Result ledger_store_lock(Store *store, ItemPointer tid, Snapshot snapshot,
 								   bool follow, Datum *values, bool *isnull);
 
+extern TM_Result ledger_store_delete(Store *store, ItemPointer tid);
+
+/*
+ * Of the row that was fetched last, or is scanned: whether the snapshot sees it.
+ */
+extern bool ledger_store_sees(Store *store, Snapshot snapshot);
+
+/* For pages that are only fetched from: clears the page of dead versions. */
+extern void ledger_store_prune(Store *store, ItemPointer tid);
+
+/* The next insert goes to a new page. */
+extern void ledger_store_extend(Store *store);
+
+/* A heavyweight lock on what tid stands for in the table; false: not without waiting. */
+extern bool ledger_store_lock_tuple(Store *store, ItemPointer tid, bool wait);
+extern void ledger_store_unlock_tuple(Store *store, ItemPointer tid);
+
 extern void ledger_store_serialization_failure(void) pg_attribute_noreturn();
 
 #endif							/* LEDGER_STORE_H */

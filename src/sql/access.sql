@@ -33,7 +33,7 @@ AS $$
 		('writer', 'type', 'USAGE', ARRAY['posting']),
 
 		('operator', 'routine', 'EXECUTE', ARRAY[
-			'configure', 'set_account_status', 'set_account_limit', 'expire_reservations',
+			'configure', 'set_account_status', 'set_account_limit', 'set_account_stripes', 'expire_reservations',
 			'convert_buffer', 'fund_broker', 'replenish_buffer', 'open_house_balance',
 			'reconcile', 'run_reconciliation', 'repair', 'repair_user', 'verify', 'legacy_preflight']),
 		('operator', 'relation', 'SELECT', ARRAY[
@@ -43,7 +43,7 @@ AS $$
 
 		('admin', 'routine', 'EXECUTE', ARRAY['attach_legacy', 'detach_legacy', 'configure_capture']),
 		('admin', 'relation', 'SELECT', ARRAY[
-			'journal', 'accounts', 'reservation_rows', 'reservation_draws', 'discrepancy_rows',
+			'journal', 'accounts', 'account_stripes', 'reservation_rows', 'reservation_draws', 'discrepancy_rows',
 			'broker_accounts', 'broker_positions']),
 		('admin', 'relation', 'INSERT, UPDATE', ARRAY['account_types', 'currencies']),
 

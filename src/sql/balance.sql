@@ -52,6 +52,16 @@ REVOKE ALL ON FUNCTION ledger.normalise(numeric, integer) FROM PUBLIC;
 COMMENT ON FUNCTION ledger.normalise(numeric, integer) IS
 'The amount with no superfluous zeros, but at least display_digits digits after the point.';
 
+/* The row's totals and its stripes' together. */
+CREATE VIEW ledger.account_totals AS
+	SELECT a.id, a.user_id, a.account_type, a.currency, a.external_id, a.status, a.min_balance, a.opened, a.stripes,
+		   a.version + COALESCE(s.version, 0)::bigint AS version,
+		   a.debits + COALESCE(s.debits, 0) AS debits, a.credits + COALESCE(s.credits, 0) AS credits
+	FROM ledger.accounts a
+	LEFT JOIN LATERAL (SELECT sum(s.version) AS version, sum(s.debits) AS debits, sum(s.credits) AS credits
+					   FROM ledger.account_stripes s WHERE s.account_id = a.id AND a.stripes > 0) s ON a.stripes > 0;
+COMMENT ON VIEW ledger.account_totals IS 'Internal: accounts with their whole totals; read account_balances.';
+
 CREATE VIEW ledger.account_balances AS
 	SELECT a.id AS account_id, a.user_id, a.account_type, a.currency,
 		   ledger.normalise(a.debits, c.display_digits) AS debits,
@@ -59,7 +69,7 @@ CREATE VIEW ledger.account_balances AS
 		   ledger.normalise(CASE t.normal_side WHEN 'debit' THEN a.debits - a.credits
 							ELSE a.credits - a.debits END, c.display_digits) AS balance,
 		   a.version, a.status
-	FROM ledger.accounts a
+	FROM ledger.account_totals a
 	JOIN ledger.account_types t ON t.name = a.account_type
 	JOIN ledger.currencies c ON c.code = a.currency;
 COMMENT ON VIEW ledger.account_balances IS 'Every account with its totals and its balance, in the account''s normal direction.';

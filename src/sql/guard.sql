@@ -29,6 +29,7 @@ AS $$
 		VALUES
 			('ledger.journal', 'state'),
 			('ledger.accounts', 'state'),
+			('ledger.account_stripes', 'state'),
 			('ledger.reservation_rows', 'state'),
 			('ledger.reservation_draws', 'state'),
 			('ledger.settings', 'state'),

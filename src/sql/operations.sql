@@ -141,6 +141,14 @@ REVOKE ALL ON FUNCTION ledger.set_account_limit(bigint, numeric, text) FROM PUBL
 COMMENT ON FUNCTION ledger.set_account_limit(bigint, numeric, text) IS
 'Sets the lowest balance of one account; NULL: its type''s. A user''s may not be below zero. Errors: 22004, LG010, LG009.';
 
+CREATE FUNCTION ledger.set_account_stripes(account_id bigint, stripes integer, reason text,
+	lock_wait interval DEFAULT '2s') RETURNS void
+	AS 'MODULE_PATHNAME', 'ledger_set_account_stripes'
+	LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE SECURITY INVOKER;
+REVOKE ALL ON FUNCTION ledger.set_account_stripes(bigint, integer, text, interval) FROM PUBLIC;
+COMMENT ON FUNCTION ledger.set_account_stripes(bigint, integer, text, interval) IS
+'Spreads an account without a lowest balance over so many rows, so that as many sessions post to it at once; 0: one row again. Waits up to lock_wait for postings in flight, as configure() does. Errors: 22004, 22023, 22001, LG010, 25001, 55P03.';
+
 CREATE FUNCTION ledger.expire_reservations(max_count integer DEFAULT 1000) RETURNS bigint
 	AS 'MODULE_PATHNAME', 'ledger_expire_reservations'
 	LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE SECURITY INVOKER;

@@ -39,23 +39,25 @@ CREATE TABLE ledger.account_types (
 	currency text COLLATE "C",
 	normal_side text COLLATE "C" NOT NULL CHECK (normal_side IN ('debit', 'credit')),
 	min_balance numeric CHECK (min_balance NOT IN ('NaN', 'Infinity', '-Infinity')),
+	stripes smallint NOT NULL DEFAULT 0 CHECK (stripes BETWEEN 0 AND 1024),
 	description text,
 	shipped boolean NOT NULL DEFAULT false,
-	CHECK (owner = 'house' OR (currency IS NOT NULL AND normal_side = 'credit' AND min_balance IS NOT NULL AND min_balance >= 0))
+	CHECK (owner = 'house' OR (currency IS NOT NULL AND normal_side = 'credit' AND min_balance IS NOT NULL AND min_balance >= 0)),
+	CHECK (stripes = 0 OR min_balance IS NULL)
 ) USING heap;
-COMMENT ON TABLE ledger.account_types IS 'Account types: owner user or house, currency (NULL: one account for each currency), normal side, lowest balance (NULL: none). User types are credit-normal and never below zero. Shipped rows cannot be changed; insert rows of your own.';
+COMMENT ON TABLE ledger.account_types IS 'Account types: owner user or house, currency (NULL: one account for each currency), normal side, lowest balance (NULL: none). User types are credit-normal and never below zero. stripes is what a new account of the type begins with: so many rows share its totals, so that as many sessions post to it at once; 0: one row. Only a type without a lowest balance can have them. Shipped rows cannot be changed; insert rows of your own.';
 
-INSERT INTO ledger.account_types (name, owner, currency, normal_side, min_balance, shipped, description) VALUES
-	('usdc_balance', 'user', 'USDC', 'credit', 0, true, 'The customer''s USDC, free to use'),
-	('pending_investment', 'user', 'USDC', 'credit', 0, true, 'The customer''s USDC, reserved for orders in flight'),
-	('fiat_exposure', 'user', 'USD', 'credit', 0, true, 'The customer''s USD at the broker: cash and, after a fill, stock at cost'),
-	('system_buffer_usdc', 'house', 'USDC', 'debit', NULL, true, 'USDC held on chain'),
-	('system_buffer_fiat', 'house', 'USD', 'debit', NULL, true, 'USD at the converter'),
-	('broker_operational', 'house', 'USD', 'debit', NULL, true, 'The broker''s cash plus customers'' stock at cost'),
-	('fx_clearing', 'house', NULL, 'credit', NULL, true, 'Treasury''s open position: above zero to be sold, below to be bought'),
-	('house_equity', 'house', NULL, 'credit', NULL, true, 'Capital, fees earned and conversion gains, less costs'),
-	('opening_balance', 'house', NULL, 'credit', NULL, true, 'The other side of opening postings'),
-	('legacy_suspense', 'house', NULL, 'credit', NULL, true, 'Outside writes and repairs that wait for an explanation');
+INSERT INTO ledger.account_types (name, owner, currency, normal_side, min_balance, stripes, shipped, description) VALUES
+	('usdc_balance', 'user', 'USDC', 'credit', 0, 0, true, 'The customer''s USDC, free to use'),
+	('pending_investment', 'user', 'USDC', 'credit', 0, 0, true, 'The customer''s USDC, reserved for orders in flight'),
+	('fiat_exposure', 'user', 'USD', 'credit', 0, 0, true, 'The customer''s USD at the broker: cash and, after a fill, stock at cost'),
+	('system_buffer_usdc', 'house', 'USDC', 'debit', NULL, 128, true, 'USDC held on chain'),
+	('system_buffer_fiat', 'house', 'USD', 'debit', NULL, 128, true, 'USD at the converter'),
+	('broker_operational', 'house', 'USD', 'debit', NULL, 128, true, 'The broker''s cash plus customers'' stock at cost'),
+	('fx_clearing', 'house', NULL, 'credit', NULL, 128, true, 'Treasury''s open position: above zero to be sold, below to be bought'),
+	('house_equity', 'house', NULL, 'credit', NULL, 128, true, 'Capital, fees earned and conversion gains, less costs'),
+	('opening_balance', 'house', NULL, 'credit', NULL, 128, true, 'The other side of opening postings'),
+	('legacy_suspense', 'house', NULL, 'credit', NULL, 128, true, 'Outside writes and repairs that wait for an explanation');
 
 /* Shipped rows stay as they are; so does what the accounts of a type rest on. */
 CREATE FUNCTION ledger.type_guard() RETURNS trigger

@@ -18,8 +18,8 @@ AS $$
 		SELECT l.account_id, sum(l.debit) AS debits, sum(l.credit) AS credits, count(DISTINCT l.transaction_id) AS version
 		FROM legs l GROUP BY l.account_id
 	), accounts AS (
-		SELECT a.*, t.owner, t.currency AS type_currency, t.normal_side
-		FROM ledger.accounts a LEFT JOIN ledger.account_types t ON t.name = a.account_type
+		SELECT a.*, t.owner, t.currency AS type_currency, t.normal_side, t.min_balance AS type_min_balance
+		FROM ledger.account_totals a LEFT JOIN ledger.account_types t ON t.name = a.account_type
 	)
 	SELECT 'account_totals', format('account %s: debits %s, credits %s; by the journal %s and %s',
 			a.id, a.debits, a.credits, COALESCE(t.debits, 0), COALESCE(t.credits, 0))
@@ -42,6 +42,14 @@ AS $$
 	UNION ALL
 	SELECT 'account_identity', format('accounts %s are of one user, type and currency', string_agg(a.id::text, ', ' ORDER BY a.id))
 	FROM accounts a GROUP BY a.user_id, a.account_type, a.currency, a.external_id HAVING count(*) > 1
+	UNION ALL
+	SELECT 'stripes', format('account %s: %s stripes, of which %s are there, up to %s; lowest balance %s', a.id, a.stripes, s.n, s.last,
+			COALESCE(a.min_balance, a.type_min_balance)::text)
+	FROM accounts a CROSS JOIN LATERAL (SELECT count(*) AS n, max(s.stripe) AS last FROM ledger.account_stripes s WHERE s.account_id = a.id) s
+	WHERE s.n <> a.stripes OR s.last >= a.stripes OR (a.stripes > 0 AND COALESCE(a.min_balance, a.type_min_balance) IS NOT NULL)
+	UNION ALL
+	SELECT 'stripes', format('account %s has stripes and is not there', s.account_id)
+	FROM ledger.account_stripes s WHERE NOT EXISTS (SELECT FROM ledger.accounts a WHERE a.id = s.account_id) GROUP BY s.account_id
 	UNION ALL
 	SELECT 'user_balances', format('account %s is at %s', a.id, a.credits - a.debits)
 	FROM accounts a WHERE a.user_id IS NOT NULL AND NOT (a.credits - a.debits >= 0 AND a.credits - a.debits < 'Infinity')
@@ -74,12 +82,14 @@ AS $$
 		UNION ALL
 		SELECT j.credit_account_id, j.transaction_id, j.ordinal, - j.amount, j.credit_balance_after FROM ledger.journal j
 	), chain AS (
-		SELECT l.account_id, l.transaction_id, l.ordinal, l.balance_after,
+		SELECT l.account_id, l.transaction_id, l.ordinal, l.balance_after, t.owner = 'house' AS may_be_striped,
 			sum(CASE t.normal_side WHEN 'debit' THEN l.debited ELSE - l.debited END)
 				OVER (PARTITION BY l.account_id ORDER BY l.transaction_id, l.ordinal) AS expected
 		FROM legs l JOIN ledger.accounts a ON a.id = l.account_id JOIN ledger.account_types t ON t.name = a.account_type
 	), breaks AS (
-		SELECT DISTINCT ON (c.account_id) c.* FROM chain c WHERE c.balance_after IS DISTINCT FROM c.expected
+		SELECT DISTINCT ON (c.account_id) c.* FROM chain c
+		/* a posting to a striped account has none */
+		WHERE c.balance_after IS DISTINCT FROM c.expected AND NOT (c.balance_after IS NULL AND c.may_be_striped)
 		ORDER BY c.account_id, c.transaction_id, c.ordinal
 	)
 	SELECT 'running_balances', format('account %s, transaction %s, posting %s: balance after is %s; by the postings %s',
@@ -175,7 +185,7 @@ AS $$
 	WHERE NOT (i.indisvalid AND i.indisready AND i.indislive)
 	UNION ALL
 	SELECT 'indexes', format('unique index %s is missing', e.name)
-	FROM (VALUES ('journal_pkey'), ('journal_key'), ('accounts_pkey'), ('accounts_identity'),
+	FROM (VALUES ('journal_pkey'), ('journal_key'), ('accounts_pkey'), ('accounts_identity'), ('account_stripes_pkey'),
 		('reservation_rows_pkey'), ('reservation_rows_order'), ('discrepancy_rows_open')) AS e (name)
 	WHERE NOT EXISTS (SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 		JOIN pg_index i ON i.indexrelid = c.oid
@@ -248,7 +258,7 @@ AS $$
 		SELECT f.*, row_number() OVER (PARTITION BY f.check_name ORDER BY f.problem) AS n FROM found f
 	), checks AS (
 		SELECT * FROM unnest(ARRAY['account_totals', 'account_versions', 'account_types', 'account_identity',
-			'user_balances', 'debits_equal_credits', 'openings', 'running_balances', 'posting_accounts',
+			'stripes', 'user_balances', 'debits_equal_credits', 'openings', 'running_balances', 'posting_accounts',
 			'posting_amounts', 'transactions', 'keys', 'reversals', 'reservations', 'reservation_draws',
 			'own_triggers', 'foreign_triggers', 'tables', 'indexes', 'sequences', 'settings',
 			'legacy_tables', 'capture_triggers']) WITH ORDINALITY AS c (name, ordinal)
