@@ -117,7 +117,7 @@ ledger_journal_key(const char *text, pg_uuid_t *key)
 }
 
 /* A number that equal keys have alike. */
-uint32
+int64
 ledger_journal_key_order(const pg_uuid_t *key)
 {
 	uint32		order;

@@ -48,7 +48,7 @@ typedef struct JournalHeader
 extern Store *ledger_journal_open(LOCKMODE lockmode);
 
 extern void ledger_journal_key(const char *text, pg_uuid_t *key);
-extern uint32 ledger_journal_key_order(const pg_uuid_t *key);
+extern int64 ledger_journal_key_order(const pg_uuid_t *key);
 extern int64 ledger_journal_find_key(Store *journal, const pg_uuid_t *key, Snapshot snapshot);
 extern int64 ledger_journal_probe_key(Store *journal, const pg_uuid_t *key);
 
