@@ -33,6 +33,8 @@
 #include "errors.h"
 #include "place.h"
 
+#define ROOM_PERCENT	35		/* of a page, for new versions of its rows */
+
 /* ---- the three tables ----------------------------------------------------- */
 
 enum
@@ -615,6 +617,7 @@ ledger_account_insert(Store *accounts, LedgerAccount *account)
 	account->version = 0;
 	account->debits = account->credits = ledger_amount_zero();
 	write_row(account, values, isnull);
+	ledger_store_leave_room(accounts, ROOM_PERCENT);
 	if (ledger_store_insert_new(accounts, "accounts_identity", values, isnull))
 		return true;
 	account->id = 0;

@@ -70,14 +70,35 @@ find_account(Store *accounts, LedgerAccount *account)
 	return found;
 }
 
+static void
+open_account(LedgerAccount *account)
+{
+	const LedgerSettings *settings;
+	Store	   *accounts;
+
+	prevent_read_only("ledger.open_account()");
+	settings = ledger_settings_lock();
+	accounts = ledger_accounts_open(RowExclusiveLock);
+	do
+	{
+		CHECK_FOR_INTERRUPTS();
+		/* legacy rows come before accounts: everybody's lock order */
+		if (account->has_user && ledger_posting_hook.lock_user &&
+			settings->phase != LEDGER_RETIRED)
+			ledger_posting_hook.lock_user(&account->user_id);
+	} while (!ledger_stripe_open_account(accounts, account) && !find_account(accounts, account));
+	ledger_store_close(accounts);
+	CommandCounterIncrement();
+}
+
 /* (account_type, user_id, currency) → the id, of a new account or the existing one. */
 Datum
 ledger_open_account(PG_FUNCTION_ARGS)
 {
 	LedgerAccount account = {0};
 	const pg_uuid_t *user_id;
-	const LedgerSettings *settings;
 	Store	   *accounts;
+	bool		found;
 
 	ledger_arg_required(fcinfo, 0, "account_type");
 	account.type = ledger_account_type(ledger_arg_name(fcinfo, 0, "account_type", LEDGER_MAX_NAME));
@@ -88,21 +109,12 @@ ledger_open_account(PG_FUNCTION_ARGS)
 	account.currency = currency_of(account.type,
 								   ledger_arg_name(fcinfo, 2, "currency", LEDGER_MAX_NAME));
 
-	prevent_read_only("ledger.open_account()");
-	settings = ledger_settings_lock();
-	accounts = ledger_accounts_open(RowExclusiveLock);
-	while (!find_account(accounts, &account))
-	{
-		/* legacy rows come before accounts: everybody's lock order */
-		if (account.has_user && ledger_posting_hook.lock_user &&
-			settings->phase != LEDGER_RETIRED)
-			ledger_posting_hook.lock_user(&account.user_id);
-		if (ledger_stripe_open_account(accounts, &account))
-			break;
-		CHECK_FOR_INTERRUPTS();
-	}
+	/* one that is there takes no lock: its id is asked for often */
+	accounts = ledger_accounts_open(AccessShareLock);
+	found = find_account(accounts, &account);
 	ledger_store_close(accounts);
-	CommandCounterIncrement();
+	if (!found)
+		open_account(&account);
 	PG_RETURN_INT64(account.id);
 }
 

@@ -110,7 +110,8 @@ extern bool ledger_legacy_is_key_index(const LegacyTable *table, Relation index)
  * values of a row are palloc'd in the caller's context.
  */
 extern bool ledger_legacy_lock_row(LegacyTable *table, const pg_uuid_t *user_id);
-extern bool ledger_legacy_lock_row_first(LegacyTable *table, const pg_uuid_t *user_id);
+extern bool ledger_legacy_lock_row_first(LegacyTable *table, const pg_uuid_t *user_id,
+										 Snapshot snapshot, bool *moved);
 extern void ledger_legacy_fetch(LegacyTable *table, const pg_uuid_t *user_id, LegacyRow *row);
 extern void ledger_legacy_add(LegacyTable *table, const pg_uuid_t *user_id,
 							  const Numeric *deltas, LegacyRow *row);

@@ -44,6 +44,7 @@
 
 #include "amount.h"
 #include "legacy_plain.h"
+#include "place.h"
 
 #define RECENT_ROWS		8
 
@@ -293,6 +294,12 @@ open_plain(LegacyTable *table, LOCKMODE lockmode, PlainTable **result)
 
 /* ---- rows ------------------------------------------------------------------------------ */
 
+static PlaceKey
+place_of(const LegacyTable *table, const pg_uuid_t *user_id)
+{
+	return (PlaceKey) {.kind = LEDGER_PLACE_LEGACY,.id = table->relid,.user_id = *user_id};
+}
+
 static RecentRow *
 recent_row(const LegacyTable *table, const pg_uuid_t *user_id)
 {
@@ -309,7 +316,9 @@ static void
 remember_row(const LegacyTable *table, const pg_uuid_t *user_id, const ItemPointerData *tid)
 {
 	RecentRow  *row = recent_row(table, user_id);
+	PlaceKey	place = place_of(table, user_id);
 
+	ledger_place_set(&place, tid);
 	if (row == NULL)
 	{
 		row = &recent_rows[next_recent];
@@ -325,6 +334,23 @@ is_of_user(const Datum *values, const bool *isnull, const pg_uuid_t *user_id)
 {
 	return !isnull[KEY_COLUMN] &&
 		memcmp(DatumGetUUIDP(values[KEY_COLUMN]), user_id, UUID_LEN) == 0;
+}
+
+/* Where this transaction left it. */
+static bool
+find_at_place(Store *store, const LegacyTable *table, const pg_uuid_t *user_id,
+			  Snapshot snapshot, Datum *values, bool *isnull, ItemPointer tid)
+{
+	PlaceKey	place = place_of(table, user_id);
+
+	while (ledger_place_get(&place, tid))
+	{
+		if (ledger_store_fetch(store, tid, snapshot, values, isnull) &&
+			is_of_user(values, isnull, user_id))
+			return true;
+		ledger_place_drop(&place);
+	}
+	return false;
 }
 
 /* The user's row under the snapshot; its values point into the store. */
@@ -344,6 +370,8 @@ find_row(Store *store, const PlainTable *plain, const LegacyTable *table,
 		*tid = recent->tid;
 		return true;
 	}
+	if (find_at_place(store, table, user_id, snapshot, values, isnull, tid))
+		return true;
 	scan = ledger_store_scan(store, plain->index, snapshot, &key, 1);
 	found = ledger_store_next(scan, ForwardScanDirection, values, isnull, tid);
 	ledger_store_end(scan);
@@ -378,20 +406,21 @@ read_values(const LegacyTable *table, const Datum *values, const bool *isnull, L
 
 /* Waits for whoever holds the row; *found false: there is none. */
 bool
-ledger_plain_lock_row(LegacyTable *table, const pg_uuid_t *user_id, bool *found)
+ledger_plain_lock_row(LegacyTable *table, const pg_uuid_t *user_id, Snapshot snapshot,
+					  bool *found, bool *moved)
 {
 	PlainTable *plain;
 	Store	   *store = open_plain(table, RowExclusiveLock, &plain);
 	Datum		values[STORE_MAX_COLUMNS];
 	bool		isnull[STORE_MAX_COLUMNS];
 	ItemPointerData tid;
-	Snapshot	snapshot;
+	ItemPointerData before;
 	bool		same_key = true;
 
 	if (store == NULL)
 		return false;
-	snapshot = RegisterSnapshot(GetTransactionSnapshot());
 	*found = find_row(store, plain, table, user_id, snapshot, values, isnull, &tid);
+	before = tid;
 	if (*found)
 	{
 		/* TM_Deleted: gone while we waited, as SQL would find it */
@@ -400,7 +429,7 @@ ledger_plain_lock_row(LegacyTable *table, const pg_uuid_t *user_id, bool *found)
 		if (*found && same_key)
 			remember_row(table, user_id, &tid);
 	}
-	UnregisterSnapshot(snapshot);
+	*moved = !*found || !ItemPointerEquals(&before, &tid);
 	ledger_store_close(store);
 	return same_key;
 }
@@ -480,33 +509,48 @@ new_values(const PlainTable *plain, const LegacyTable *table, const Numeric *del
 	return true;
 }
 
-/* Adds to the row, whose lock is held; *row is the row after it. */
-bool
-ledger_plain_add(LegacyTable *table, const pg_uuid_t *user_id, const Numeric *deltas,
-				 LegacyRow *row)
+/* false: the row is not there, cannot hold the values, or somebody was first. */
+static bool
+add_to_row(LegacyTable *table, const pg_uuid_t *user_id, const Numeric *deltas,
+		   Snapshot snapshot, LegacyRow *row)
 {
 	PlainTable *plain;
 	Store	   *store = open_plain(table, RowExclusiveLock, &plain);
 	Datum		values[STORE_MAX_COLUMNS];
 	bool		isnull[STORE_MAX_COLUMNS];
 	ItemPointerData tid;
-	Snapshot	snapshot;
 	bool		done;
 
 	if (store == NULL)
 		return false;
-	snapshot = RegisterSnapshot(GetTransactionSnapshot());
 	done = find_row(store, plain, table, user_id, snapshot, values, isnull, &tid) &&
-		new_values(plain, table, deltas, values, isnull);
+		new_values(plain, table, deltas, values, isnull) &&
+		ledger_store_update(store, &tid, snapshot, values, isnull) == TM_Ok;
 	if (done)
 	{
 		read_values(table, values, isnull, row);
-		if (ledger_store_update(store, &tid, snapshot, values, isnull) != TM_Ok)
-			elog(ERROR, "a row of %s changed under its lock", table->name);
 		remember_row(table, user_id, &tid);
 	}
-	UnregisterSnapshot(snapshot);
 	ledger_store_close(store);
+	return done;
+}
+
+bool
+ledger_plain_add_first(LegacyTable *table, const pg_uuid_t *user_id, const Numeric *deltas,
+					   Snapshot snapshot, LegacyRow *row)
+{
+	return add_to_row(table, user_id, deltas, snapshot, row);
+}
+
+/* Adds to the row, whose lock is held; *row is the row after it. */
+bool
+ledger_plain_add(LegacyTable *table, const pg_uuid_t *user_id, const Numeric *deltas,
+				 LegacyRow *row)
+{
+	Snapshot	snapshot = RegisterSnapshot(GetTransactionSnapshot());
+	bool		done = add_to_row(table, user_id, deltas, snapshot, row);
+
+	UnregisterSnapshot(snapshot);
 	return done;
 }
 

@@ -410,17 +410,28 @@ wait_for_new_row(const LegacyTable *table, const pg_uuid_t *user_id)
 bool
 ledger_legacy_lock_row(LegacyTable *table, const pg_uuid_t *user_id)
 {
+	Snapshot	snapshot = RegisterSnapshot(GetTransactionSnapshot());
 	bool		found;
+	bool		moved;
+	bool		plain = ledger_plain_lock_row(table, user_id, snapshot, &found, &moved);
 
-	if (ledger_plain_lock_row(table, user_id, &found))
-		return found;
-	return execute(table, PLAN_LOCK, 0, user_id, NULL, false, NULL);
+	UnregisterSnapshot(snapshot);
+	return plain ? found : execute(table, PLAN_LOCK, 0, user_id, NULL, false, NULL);
 }
 
-/* The same, before anything else is locked: waits for who inserts it too. */
+/*
+ * The same, before anything else is locked: waits for who inserts it too.
+ * *moved: it may not be the version that the snapshot sees.
+ */
 bool
-ledger_legacy_lock_row_first(LegacyTable *table, const pg_uuid_t *user_id)
+ledger_legacy_lock_row_first(LegacyTable *table, const pg_uuid_t *user_id, Snapshot snapshot,
+							 bool *moved)
 {
+	bool		found;
+
+	if (ledger_plain_lock_row(table, user_id, snapshot, &found, moved) && found)
+		return true;
+	*moved = true;
 	while (!ledger_legacy_lock_row(table, user_id))
 	{
 		if (!wait_for_new_row(table, user_id))

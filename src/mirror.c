@@ -1,13 +1,8 @@
 /*
  * mirror.c
- *		The posting hook: legacy rows are locked before any account, and the
- *		net change of a call is added to them once it is in the journal.
- *
- * Lock order: the rows of every attached table for every user of the call,
- * changed or not, by table and user; then, if somebody is to be opened, the
- * accounts of all openings and of the call together; then come the openings.
- * An application that updates its legacy row first and then posts takes the
- * same order.
+ *		The posting hook's second half: the net change of a call is added to the
+ *		legacy rows once it is in the journal, unless it was when they were
+ *		locked (mirror_users.c), and the sides are compared.
  *
  * A legacy write that fails in a way that would fail again is contained under
  * strict off: the ledger's part stands and the failure is a discrepancy.
@@ -26,20 +21,9 @@
 #include "errors.h"
 #include "legacy_plain.h"
 #include "mirror.h"
+#include "mirror_users.h"
 
 MirrorExpectation *ledger_mirror_expectation = NULL;
-
-/*
- * A user of the call as he was when his rows had been locked. While they are,
- * nobody else posts for him: what he has now is this and the call's changes.
- */
-typedef struct MirrorUser
-{
-	pg_uuid_t	user_id;
-	bool		locked;			/* he has a row */
-	LedgerAccount *accounts;
-	int			naccounts;
-} MirrorUser;
 
 /* What the mirror does to one row. */
 typedef struct Mirror
@@ -47,6 +31,7 @@ typedef struct Mirror
 	PostingRequest *request;
 	LegacyTable *table;
 	pg_uuid_t	user_id;
+	const MirrorUser *user;
 	Numeric		deltas[LEDGER_MAX_LEGACY_COLUMNS];	/* NULL: none */
 	Numeric		written[LEDGER_MAX_LEGACY_COLUMNS]; /* expected change of the row */
 	LegacyRow	row;			/* after the write */
@@ -56,202 +41,6 @@ typedef struct Mirror
 	LedgerAccount *accounts;	/* the user's, after the postings */
 	int			naccounts;
 } Mirror;
-
-/* ---- lock -------------------------------------------------------------------------- */
-
-static int
-compare_uuid(const void *a, const void *b)
-{
-	return memcmp(a, b, UUID_LEN);
-}
-
-/* The users of the call, each once, in order. */
-static int
-users_of(const PostingRequest *request, pg_uuid_t **users)
-{
-	int			n = 0;
-	int			unique = 0;
-
-	*users = palloc(sizeof(pg_uuid_t) * Max(request->naccounts, 1));
-	for (int i = 0; i < request->naccounts; i++)
-	{
-		if (request->accounts[i].account.has_user)
-			(*users)[n++] = request->accounts[i].account.user_id;
-	}
-	qsort(*users, n, sizeof(pg_uuid_t), compare_uuid);
-	for (int i = 0; i < n; i++)
-	{
-		if (unique == 0 || compare_uuid(&(*users)[unique - 1], &(*users)[i]) != 0)
-			(*users)[unique++] = (*users)[i];
-	}
-	return unique;
-}
-
-/*
- * A user without a legacy row has nothing to be opened from; a row that comes
- * later is an outside write. So he counts as opened, marked on whichever of
- * his accounts the call names.
- */
-static void
-mark_opened(PostingRequest *request, const LegacyTable *table, const pg_uuid_t *user_id)
-{
-	for (int i = 0; i < request->naccounts; i++)
-	{
-		PostingAccount *pa = &request->accounts[i];
-
-		if (pa->account.has_user && compare_uuid(&pa->account.user_id, user_id) == 0)
-		{
-			pa->mark_opened |= table->bit;
-			return;
-		}
-	}
-}
-
-/* Reads what each user has, under a snapshot taken after the rows' locks. */
-static MirrorUser *
-read_users(PostingRequest *request, const pg_uuid_t *users, int nusers)
-{
-	MirrorUser *list = palloc0(sizeof(MirrorUser) * nusers);
-
-	PushActiveSnapshot(GetTransactionSnapshot());
-	for (int i = 0; i < nusers; i++)
-	{
-		list[i].user_id = users[i];
-		list[i].naccounts = ledger_accounts_of_user(request->store, &users[i], GetActiveSnapshot(),
-													&list[i].accounts);
-	}
-	PopActiveSnapshot();
-	return list;
-}
-
-/*
- * The accounts of all openings to come and of the call itself, to be locked
- * together: an opening posts to the house's account, and whoever holds that
- * may not wait for a user's. NULL: nobody is to be opened.
- */
-static PostingRequest *
-accounts_to_lock(PostingRequest *request, List *tables, const MirrorUser *users, int nusers,
-				 const bool *has_row)
-{
-	PostingRequest *all = NULL;
-	ListCell   *lc;
-	int			n = 0;
-
-	foreach(lc, tables)
-	{
-		for (int i = 0; i < nusers; i++, n++)
-		{
-			const MirrorUser *user = &users[i];
-
-			if (ledger_legacy_is_opened(lfirst(lc), user->accounts, user->naccounts))
-				continue;
-			if (!has_row[n])
-			{
-				mark_opened(request, lfirst(lc), &user->user_id);
-				continue;
-			}
-			if (all == NULL)
-				all = ledger_posting_new(request->operation, "opening");
-			/* the row as it is now, not as it was before we waited for it */
-			PushActiveSnapshot(GetTransactionSnapshot());
-			ledger_opening_accounts(lfirst(lc), &user->user_id, user->accounts,
-									user->naccounts, all);
-			PopActiveSnapshot();
-		}
-	}
-	for (int i = 0; all && i < request->naccounts; i++)
-	{
-		const LedgerAccount *account = &request->accounts[i].account;
-
-		if (request->accounts[i].by_id)
-			(void) ledger_posting_account_id(all, account->id);
-		else
-			(void) ledger_posting_account(all, account->type->name,
-										  account->has_user ? &account->user_id : NULL,
-										  account->currency->code);
-	}
-	return all;
-}
-
-/* Opens who is to be opened of the users, whose rows are locked; false: nobody. */
-static bool
-open_users(PostingRequest *request, List *tables, const MirrorUser *users, int nusers,
-		   const bool *has_row)
-{
-	PostingRequest *all = accounts_to_lock(request, tables, users, nusers, has_row);
-	ListCell   *lc;
-	int			n = 0;
-
-	if (all == NULL)
-		return false;
-	all->is_opening = true;
-	all->allow_reserved = true;
-	(void) ledger_posting_lock(all);
-	ledger_posting_cancel(all);
-	foreach(lc, tables)
-	{
-		for (int i = 0; i < nusers; i++, n++)
-		{
-			/* an earlier opening of this call may have given him accounts */
-			MirrorUser *now = read_users(request, &users[i].user_id, 1);
-
-			if (has_row[n] && !ledger_legacy_is_opened(lfirst(lc), now->accounts, now->naccounts))
-			{
-				PushActiveSnapshot(GetTransactionSnapshot());
-				ledger_opening_open(lfirst(lc), &now->user_id, now->accounts, now->naccounts);
-				PopActiveSnapshot();
-			}
-		}
-	}
-	return true;
-}
-
-static void
-mirror_lock_user(const pg_uuid_t *user_id)
-{
-	ListCell   *lc;
-
-	foreach(lc, ledger_legacy_tables())
-		(void) ledger_legacy_lock_row_first(lfirst(lc), user_id);
-}
-
-static void
-mirror_lock(PostingRequest *request)
-{
-	List	   *tables = request->settings->phase == LEDGER_RETIRED ? NIL : ledger_legacy_tables();
-	bool		mirrors = ledger_settings_mirrors(request->settings);
-	pg_uuid_t  *users;
-	MirrorUser *known;
-	bool	   *has_row;
-	int			nusers;
-	int			n = 0;
-	ListCell   *lc;
-
-	if (tables == NIL || (nusers = users_of(request, &users)) == 0)
-		return;
-	has_row = palloc(sizeof(bool) * nusers * list_length(tables));
-	foreach(lc, tables)
-	{
-		for (int i = 0; i < nusers; i++)
-			has_row[n++] = ledger_legacy_lock_row_first(lfirst(lc), &users[i]);
-	}
-	known = read_users(request, users, nusers);
-	if (!open_users(request, tables, known, nusers, has_row))
-	{
-		for (int i = 0; i < n; i++)
-			known[i % nusers].locked |= has_row[i];
-		request->hook_state = known;
-	}
-	if (!mirrors)
-		return;
-	foreach(lc, tables)
-	{
-		for (int i = 0; i < nusers; i++)
-			ledger_capture_mark_double(lfirst(lc), &users[i]);
-	}
-	for (int i = 0; i < nusers; i++)
-		ledger_compare_touch(&users[i], request->settings);
-}
 
 /* ---- one row ------------------------------------------------------------------------ */
 
@@ -520,7 +309,7 @@ note_missing(Mirror *mirror)
 		PostingAccount *pa = &mirror->request->accounts[i];
 
 		is_new |= (pa->mark_opened & mirror->table->bit) && pa->account.has_user &&
-			compare_uuid(&pa->account.user_id, &mirror->user_id) == 0;
+			memcmp(&pa->account.user_id, &mirror->user_id, UUID_LEN) == 0;
 	}
 	for (int i = 0; i < mirror->table->ncolumns; i++)
 	{
@@ -576,49 +365,24 @@ record_failure(Mirror *mirror, const ErrorData *error)
 
 /* ---- written ---------------------------------------------------------------------------- */
 
-/* The net change of each column by the call; false: none. */
-static bool
-net_changes(Mirror *mirror)
-{
-	PostingRequest *request = mirror->request;
-	bool		any = false;
-
-	for (int c = 0; c < mirror->table->ncolumns; c++)
-	{
-		const LegacyColumn *column = &mirror->table->columns[c];
-		Numeric		sum = ledger_amount_zero();
-
-		for (int i = 0; i < request->naccounts; i++)
-		{
-			const LedgerAccount *account = &request->accounts[i].account;
-
-			if (account->has_user && !account->external_id &&
-				compare_uuid(&account->user_id, &mirror->user_id) == 0 &&
-				ledger_legacy_maps(column, account->type->name))
-				sum = ledger_amount_add(sum, ledger_posting_change(request, i));
-		}
-		mirror->deltas[c] = ledger_amount_sign(sum) ? sum : NULL;
-		any |= mirror->deltas[c] != NULL;
-	}
-	return any;
-}
-
-/* What the user had before the call, with the call's changes. */
+/*
+ * What the user had when S was taken, with the call's changes. While his rows
+ * are locked nobody else posts for him.
+ */
 static void
-accounts_after_call(Mirror *mirror, const MirrorUser *before)
+accounts_after_call(Mirror *mirror, const PostingUser *before)
 {
-	PostingRequest *request = mirror->request;
+	const MirrorState *state = mirror->request->hook_state;
 	int			n = before->naccounts;
 
-	mirror->accounts = palloc(sizeof(LedgerAccount) * (n + request->naccounts));
+	mirror->accounts = palloc(sizeof(LedgerAccount) * (n + mirror->user->naccounts));
 	memcpy(mirror->accounts, before->accounts, sizeof(LedgerAccount) * n);
-	for (int i = 0; i < request->naccounts; i++)
+	for (int i = 0; i < mirror->user->naccounts; i++)
 	{
-		const LedgerAccount *account = &request->accounts[i].account;
+		int			index = state->accounts[mirror->user->first + i];
+		const LedgerAccount *account = &mirror->request->accounts[index].account;
 		int			at = 0;
 
-		if (!account->has_user || compare_uuid(&account->user_id, &mirror->user_id) != 0)
-			continue;
 		while (at < n && mirror->accounts[at].id != account->id)
 			at++;
 		mirror->accounts[at] = *account;
@@ -628,16 +392,13 @@ accounts_after_call(Mirror *mirror, const MirrorUser *before)
 }
 
 static void
-read_accounts(Mirror *mirror)
+read_accounts(Mirror *mirror, bool locked)
 {
 	PostingRequest *request = mirror->request;
-	MirrorUser *known = request->hook_state;
 
-	while (known && compare_uuid(&known->user_id, &mirror->user_id) != 0)
-		known++;
-	if (known && known->locked)
+	if (locked)
 	{
-		accounts_after_call(mirror, known);
+		accounts_after_call(mirror, ledger_posting_user(request, &mirror->user_id));
 		return;
 	}
 	PushActiveSnapshot(GetTransactionSnapshot());
@@ -646,33 +407,49 @@ read_accounts(Mirror *mirror)
 	PopActiveSnapshot();
 }
 
+/* Writes the row of a user whom the call has moved; false: it was not written. */
+static bool
+write_now(Mirror *mirror)
+{
+	ErrorData  *error = NULL;
+
+	if (ledger_plain_add(mirror->table, &mirror->user_id, mirror->deltas, &mirror->row))
+		return true;
+	if (mirror->request->settings->strict_mode)
+		write_watched(mirror);
+	else
+		error = write_contained(mirror);
+	if (error)
+	{
+		record_failure(mirror, error);
+		return false;
+	}
+	check_side_effects(mirror);
+	if (mirror->inserted)
+		note_missing(mirror);
+	return true;
+}
+
 static void
-mirror_user(PostingRequest *request, LegacyTable *table, const pg_uuid_t *user_id)
+mirror_user(PostingRequest *request, LegacyTable *table, const MirrorUser *user,
+			const MirrorRow *row)
 {
 	Mirror	   *mirror = palloc0(sizeof(Mirror));
-	ErrorData  *error = NULL;
 
 	mirror->request = request;
 	mirror->table = table;
-	mirror->user_id = *user_id;
-	if (!net_changes(mirror))
-		return;
-	read_accounts(mirror);
-	if (!ledger_plain_add(table, user_id, mirror->deltas, &mirror->row))
+	mirror->user = user;
+	mirror->user_id = user->user_id;
+	if (row->written)
 	{
-		if (request->settings->strict_mode)
-			write_watched(mirror);
-		else
-			error = write_contained(mirror);
-		if (error)
-		{
-			record_failure(mirror, error);
-			return;
-		}
-		check_side_effects(mirror);
-		if (mirror->inserted)
-			note_missing(mirror);
+		memcpy(mirror->deltas, row->deltas, sizeof(mirror->deltas));
+		mirror->row = row->row;
 	}
+	else if (!ledger_mirror_deltas(request, user, table, mirror->deltas))
+		return;
+	read_accounts(mirror, row->exists);
+	if (!row->written && !write_now(mirror))
+		return;
 	if (request->settings->shadow_mode)
 		compare_after(mirror, NULL, NULL, NULL);
 }
@@ -681,25 +458,23 @@ mirror_user(PostingRequest *request, LegacyTable *table, const pg_uuid_t *user_i
 static void
 mirror_written(PostingRequest *request)
 {
-	List	   *tables = ledger_settings_mirrors(request->settings) ? ledger_legacy_tables() : NIL;
-	pg_uuid_t  *users;
-	int			nusers;
+	const MirrorState *state = request->hook_state;
+	const MirrorRow *row = state->rows;
 	ListCell   *lc;
 
-	if (tables == NIL)
+	if (!state->mirrors)
 		return;
-	nusers = users_of(request, &users);
-	foreach(lc, tables)
+	foreach(lc, state->tables)
 	{
-		for (int i = 0; i < nusers; i++)
-			mirror_user(request, lfirst(lc), &users[i]);
+		for (int i = 0; i < state->nusers; i++)
+			mirror_user(request, lfirst(lc), &state->users[i], row++);
 	}
 }
 
 void
 ledger_mirror_init(void)
 {
-	ledger_posting_hook.lock = mirror_lock;
-	ledger_posting_hook.lock_user = mirror_lock_user;
+	ledger_posting_hook.lock = ledger_mirror_lock;
+	ledger_posting_hook.lock_user = ledger_mirror_lock_user;
 	ledger_posting_hook.written = mirror_written;
 }

@@ -309,11 +309,14 @@ take_snapshot(PostingRequest *request)
 	if (request->snapshot)
 		UnregisterSnapshot(request->snapshot);
 	request->snapshot = RegisterSnapshot(GetTransactionSnapshot());
+	request->nsnapshots++;
+	request->users = NULL;
 }
 
 /*
- * Takes S and asks whether the key is there; true: a replay. Nothing of the
- * call is locked yet.
+ * Takes S and asks whether the key is there; true: a replay. No account is
+ * locked yet. A legacy row may be changed already: it can only be that the
+ * other request's mirror has failed, and the retry tells.
  */
 static bool
 probe(PostingRequest *request)
@@ -335,6 +338,8 @@ probe(PostingRequest *request)
 		take_snapshot(request);
 	}
 	replay(request, id);
+	if (request->changed)
+		ledger_store_serialization_failure();
 	return true;
 }
 
@@ -353,17 +358,77 @@ check_account(const PostingRequest *request, const LedgerAccount *account)
 				 errhint("Use reserve_for_investment(), release_reservation() or execute_investment().")));
 }
 
-static void
-find_by_id(PostingRequest *request, PostingAccount *pa)
+static int
+compare_user(const void *key, const void *user)
 {
-	int64		id = pa->account.id;
+	return memcmp(key, &((const PostingUser *) user)->user_id, UUID_LEN);
+}
 
-	if (!ledger_account_find_by_id(request->store, &pa->account, request->snapshot))
-		ereport(ERROR,
-				(errcode(ERRCODE_LG_NOT_ALLOWED),
-				 errmsg("account " INT64_FORMAT " does not exist", id),
-				 errdetail("No account has that id."),
-				 errhint("open_account() returns an account's id.")));
+const PostingUser *
+ledger_posting_user(const PostingRequest *request, const pg_uuid_t *user_id)
+{
+	return bsearch(user_id, request->users, request->nusers, sizeof(PostingUser), compare_user);
+}
+
+/* Among what the hook has read of the user; false: he has no such account. */
+static bool
+find_among_users(const PostingRequest *request, PostingAccount *pa)
+{
+	const PostingUser *user = ledger_posting_user(request, &pa->account.user_id);
+
+	for (int i = 0; i < user->naccounts; i++)
+	{
+		const LedgerAccount *account = &user->accounts[i];
+
+		if (pa->by_id ? account->id == pa->account.id :
+			account->type == pa->account.type && account->currency == pa->account.currency &&
+			account->external_id == NULL)
+		{
+			pa->account = *account;
+			return true;
+		}
+	}
+	return false;
+}
+
+/* Finds one account under S; false: it is not there. */
+static bool
+find_account(PostingRequest *request, PostingAccount *pa)
+{
+	if (pa->seen == request->nsnapshots)
+		return true;
+	if (ledger_stripe_recall(&pa->account, pa->by_id))
+		return true;
+	if (request->users && pa->account.has_user)
+	{
+		if (!find_among_users(request, pa))
+			return false;
+	}
+	else if (pa->by_id ? !ledger_account_find_by_id(request->store, &pa->account, request->snapshot) :
+			 !ledger_account_find(request->store, &pa->account, request->snapshot))
+		return false;
+	ledger_stripe_remember(&pa->account);
+	pa->seen = request->nsnapshots;
+	return true;
+}
+
+/* Accounts by id say who their users are, which the hook must know. */
+static void
+find_by_ids(PostingRequest *request)
+{
+	for (int i = 0; i < request->naccounts; i++)
+	{
+		PostingAccount *pa = &request->accounts[i];
+		int64		id = pa->account.id;
+
+		if (pa->by_id && !find_account(request, pa))
+			ereport(ERROR,
+					(errcode(ERRCODE_LG_NOT_ALLOWED),
+					 errmsg("account " INT64_FORMAT " does not exist", id),
+					 errdetail("No account has that id."),
+					 errhint("open_account() returns an account's id.")));
+		check_account(request, &pa->account);
+	}
 }
 
 /* Both legs of a posting are in one currency and two accounts. */
@@ -422,16 +487,11 @@ find_accounts(PostingRequest *request)
 
 	for (int i = 0; i < request->naccounts; i++)
 	{
-		PostingAccount *pa = &request->accounts[i];
-
-		if (ledger_stripe_recall(&pa->account, pa->by_id))
+		if (find_account(request, &request->accounts[i]))
 			continue;
-		if (pa->by_id)
-			find_by_id(request, pa);
-		else if (!ledger_account_find(request->store, &pa->account, request->snapshot))
-			missing[nmissing++] = pa;
-		check_account(request, &pa->account);
-		ledger_stripe_remember(&pa->account);
+		if (request->accounts[i].by_id)
+			elog(ERROR, "account " INT64_FORMAT " is gone", request->accounts[i].account.id);
+		missing[nmissing++] = &request->accounts[i];
 	}
 	if (nmissing == 0)
 		return true;
@@ -500,6 +560,7 @@ fold(PostingRequest *request)
 		debit->add_debits = add(debit->add_debits, line->amount);
 		credit->add_credits = add(credit->add_credits, line->amount);
 	}
+	request->folded = true;
 }
 
 typedef enum UpdateResult
@@ -781,49 +842,38 @@ end_call(PostingRequest *request)
 	CommandCounterIncrement();
 }
 
-/* Accounts by id say who their users are, which the hook must know. */
-static void
-find_users(PostingRequest *request)
-{
-	for (int i = 0; i < request->naccounts; i++)
-	{
-		PostingAccount *pa = &request->accounts[i];
-
-		if (pa->by_id && !ledger_stripe_recall(&pa->account, true))
-			find_by_id(request, pa);
-	}
-}
-
 /*
- * Steps 1 to 5; true: a replay. After it the accounts are known under S.
+ * Steps 1 to 3; true: a replay. What the call is about is known after it, and
+ * with final amounts how much each account is to be moved.
  */
 static bool
-prepare(PostingRequest *request)
+prepare(PostingRequest *request, bool final)
 {
 	begin_call(request);
 	if (probe(request))
 		return true;
-	if (ledger_posting_hook.lock && !request->is_opening)
-	{
-		find_users(request);
-		ledger_posting_hook.lock(request);
-		if (probe(request))
-			return true;
-	}
+	find_by_ids(request);
+	check_lines(request);
+	if (final)
+		fold(request);
 	return false;
 }
 
-/* Finds the accounts, opening what is missing; true: a replay meanwhile. */
+/*
+ * Steps 4 and 5: the hook's locks, then the accounts under S, opening what is
+ * missing; true: a replay meanwhile.
+ */
 static bool
-find_and_sort(PostingRequest *request)
+find_all(PostingRequest *request)
 {
-	while (!find_accounts(request))
+	bool		hook = ledger_posting_hook.lock && !request->is_opening;
+
+	while ((hook && ledger_posting_hook.lock(request)) || !find_accounts(request))
 	{
 		CHECK_FOR_INTERRUPTS();
 		if (probe(request))
 			return true;
 	}
-	check_lines(request);
 	sort_accounts(request);
 	return false;
 }
@@ -845,15 +895,12 @@ finish(PostingRequest *request)
 int64
 ledger_post(PostingRequest *request)
 {
-	bool		replayed = prepare(request);
+	bool		replayed = prepare(request, true);
 
 	while (!replayed)
 	{
-		replayed = find_and_sort(request);
-		if (replayed)
-			break;
-		fold(request);
-		if (update_accounts(request))
+		replayed = find_all(request);
+		if (replayed || update_accounts(request))
 			break;
 		/* nothing has changed yet: again with a new S */
 		CHECK_FOR_INTERRUPTS();
@@ -870,11 +917,11 @@ ledger_post(PostingRequest *request)
 bool
 ledger_posting_lock(PostingRequest *request)
 {
-	bool		replayed = prepare(request);
+	bool		replayed = prepare(request, false);
 
 	while (!replayed)
 	{
-		replayed = find_and_sort(request);
+		replayed = find_all(request);
 		if (replayed || lock_accounts(request))
 			break;
 		CHECK_FOR_INTERRUPTS();

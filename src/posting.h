@@ -27,7 +27,16 @@ typedef struct PostingAccount
 	Numeric		running_debits; /* before the call; runs with the journal */
 	Numeric		running_credits;
 	int			mark_opened;	/* bits to set in account.opened */
+	int			seen;			/* number of the S that the row was read with */
 } PostingAccount;
+
+/* All that a user of the call has, as S sees it. */
+typedef struct PostingUser
+{
+	pg_uuid_t	user_id;
+	LedgerAccount *accounts;
+	int			naccounts;
+} PostingUser;
 
 typedef struct PostingLine
 {
@@ -74,7 +83,12 @@ typedef struct PostingRequest
 	const LedgerSettings *settings;
 	Store	   *store;			/* ledger.accounts */
 	Store	   *journal;
-	Snapshot	snapshot;		/* the one that rows are found with */
+	Snapshot	snapshot;		/* S: the one that rows are found with */
+	int			nsnapshots;		/* how many there were */
+	PostingUser *users;			/* by user, if the hook has read them; else NULL */
+	int			nusers;
+	bool		folded;			/* add_debits and add_credits are known */
+	bool		changed;		/* the hook has changed a row */
 	pg_uuid_t	key;
 	int		   *order;			/* accounts in the order of their locks */
 	bool		moved;			/* some row had been updated meanwhile */
@@ -84,14 +98,15 @@ typedef struct PostingRequest
 
 /*
  * What a legacy table adds to a posting. lock: before any account is locked,
- * locks the legacy rows of the call's users and opens who is not opened.
- * lock_user: only locks a user's legacy rows, for who opens an account of his
- * and may post to it in the same transaction. written: the postings are in the
- * journal, visible to the next command. Set once, by mirror.c.
+ * locks the legacy rows of the call's users and opens who is not opened; true:
+ * S must be taken anew, then it is called again. lock_user: only locks a
+ * user's legacy rows, for who opens an account of his and may post to it in
+ * the same transaction. written: the postings are in the journal, visible to
+ * the next command. Set once, by mirror.c.
  */
 typedef struct PostingHook
 {
-	void		(*lock) (PostingRequest *request);
+	bool		(*lock) (PostingRequest *request);
 	void		(*lock_user) (const pg_uuid_t *user_id);
 	void		(*written) (PostingRequest *request);
 } PostingHook;
@@ -117,6 +132,10 @@ extern void ledger_posting_cancel(PostingRequest *request);
 
 /* Whether one of the accounts, known by now, holds reserved money. */
 extern bool ledger_posting_touches_reserved(const PostingRequest *request);
+
+/* Of the users that the hook has read. */
+extern const PostingUser *ledger_posting_user(const PostingRequest *request,
+											  const pg_uuid_t *user_id);
 
 /* The net change of account n by the call, in its normal direction. */
 extern Numeric ledger_posting_change(const PostingRequest *request, int n);

@@ -245,10 +245,12 @@ repair_table(Repair *repair)
 {
 	Store	   *store;
 	bool		opened;
+	bool		moved;
 
 	store = ledger_accounts_open(AccessShareLock);
 	if (!repair->dry_run)
-		(void) ledger_legacy_lock_row_first(repair->table, &repair->user_id);
+		(void) ledger_legacy_lock_row_first(repair->table, &repair->user_id,
+											GetActiveSnapshot(), &moved);
 	PushActiveSnapshot(repair->dry_run ? GetActiveSnapshot() : GetTransactionSnapshot());
 	repair->naccounts = ledger_accounts_of_user(store, &repair->user_id, GetActiveSnapshot(),
 												&repair->accounts);

@@ -690,6 +690,34 @@ ledger_store_extend(Store *store)
 	RelationSetTargetBlock(store->relation, block);
 }
 
+/*
+ * What fillfactor would do, but for one thing: PostgreSQL takes a page that is
+ * fuller than it for one to be pruned. A page that inserts have filled just so
+ * far would be pruned at every visit after an update.
+ */
+void
+ledger_store_leave_room(Store *store, int percent)
+{
+	BlockNumber block = RelationGetTargetBlock(store->relation);
+	BlockNumber nblocks = RelationGetNumberOfBlocks(store->relation);
+	Buffer		buffer;
+	Size		room;
+
+	if (block == InvalidBlockNumber || block >= nblocks)
+		block = nblocks - 1;
+	if (nblocks > 0)
+	{
+		buffer = ReadBuffer(store->relation, block);
+		LockBuffer(buffer, BUFFER_LOCK_SHARE);
+		room = PageGetHeapFreeSpace(BufferGetPage(buffer));
+		UnlockReleaseBuffer(buffer);
+		RelationSetTargetBlock(store->relation, block);
+		if (room >= (Size) BLCKSZ * percent / 100)
+			return;
+	}
+	ledger_store_extend(store);
+}
+
 bool
 ledger_store_lock_tuple(Store *store, ItemPointer tid, bool wait)
 {

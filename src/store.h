@@ -87,8 +87,9 @@ extern bool ledger_store_sees(Store *store, Snapshot snapshot);
 /* For pages that are only fetched from: clears the page of dead versions. */
 extern void ledger_store_prune(Store *store, ItemPointer tid);
 
-/* The next insert goes to a new page. */
+/* The next insert goes to a new page; to one of which so many percent are free. */
 extern void ledger_store_extend(Store *store);
+extern void ledger_store_leave_room(Store *store, int percent);
 
 /* A heavyweight lock on what tid stands for in the table; false: not without waiting. */
 extern bool ledger_store_lock_tuple(Store *store, ItemPointer tid, bool wait);
