@@ -93,12 +93,16 @@ significant_scale(Numeric a)
 Numeric
 ledger_amount_normalise(Numeric amount, int display_digits)
 {
+	int			has;
 	int			scale;
 
 	if (numeric_is_nan(amount) || numeric_is_inf(amount))
 		return amount;
+	has = DatumGetInt32(DirectFunctionCall1(numeric_scale, NumericGetDatum(amount)));
+	if (has == display_digits)
+		return amount;
 	scale = Max(significant_scale(amount), display_digits);
-	if (scale == DatumGetInt32(DirectFunctionCall1(numeric_scale, NumericGetDatum(amount))))
+	if (scale == has)
 		return amount;
 	/* exact: never fewer digits than are significant */
 	return DatumGetNumeric(DirectFunctionCall2(numeric_round, NumericGetDatum(amount),

@@ -97,6 +97,31 @@ ledger_compare_row(const LegacyTable *table, const pg_uuid_t *user_id,
 	return table->ncolumns;
 }
 
+bool
+ledger_compare_agrees(const LegacyTable *table, const LedgerAccount *accounts, int naccounts,
+					  const LegacyRow *row, const Numeric *changes)
+{
+	for (int i = 0; row->found && i < table->ncolumns; i++)
+	{
+		Numeric		rest = row->values[i];
+
+		if (changes && changes[i] == NULL)
+			continue;
+		if (rest == NULL || numeric_is_nan(rest) || numeric_is_inf(rest))
+			return false;
+		for (int j = 0; j < naccounts; j++)
+		{
+			if (!ledger_legacy_counts(&table->columns[i], &accounts[j]))
+				continue;
+			rest = ledger_amount_add(ledger_amount_sub(rest, accounts[j].credits),
+									 accounts[j].debits);
+		}
+		if (ledger_amount_sign(rest) != 0)
+			return false;
+	}
+	return row->found;
+}
+
 int
 ledger_compare_user(const pg_uuid_t *user_id, CompareColumn **columns)
 {

@@ -38,6 +38,13 @@ extern int	ledger_compare_row(const LegacyTable *table, const pg_uuid_t *user_id
 							   const LedgerAccount *accounts, int naccounts,
 							   const LegacyRow *row, CompareColumn *columns);
 
+/*
+ * Whether they agree in every column, or in those whose change is not NULL:
+ * the usual case, told without working out what would be said of a difference.
+ */
+extern bool ledger_compare_agrees(const LegacyTable *table, const LedgerAccount *accounts,
+								  int naccounts, const LegacyRow *row, const Numeric *changes);
+
 /* All attached tables under the active snapshot; *columns is palloc'd. */
 extern int	ledger_compare_user(const pg_uuid_t *user_id, CompareColumn **columns);
 

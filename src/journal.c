@@ -191,7 +191,6 @@ read_row(JournalRow *row, Datum *values, bool *isnull)
 	row->has_reference = !isnull[J_REFERENCE];
 	if (row->has_reference)
 		row->reference_id = *DatumGetUUIDP(values[J_REFERENCE]);
-	row->reference_type = get_text(values, isnull, J_REFERENCE_TYPE);
 	row->reverses = isnull[J_REVERSES] ? 0 : DatumGetInt64(values[J_REVERSES]);
 }
 
@@ -313,7 +312,9 @@ ledger_journal_insert(Store *journal, const JournalRow *row, const JournalHeader
 		if (row->has_reference)
 			SET(J_REFERENCE, UUIDPGetDatum(&row->reference_id));
 		set_text(values, isnull, J_TYPE, row->type);
-		set_text(values, isnull, J_REFERENCE_TYPE, row->reference_type);
+		/* the usual reference is the movement's own, and takes no room */
+		if (!row->has_reference || strcmp(row->reference_type, row->type) != 0)
+			set_text(values, isnull, J_REFERENCE_TYPE, row->reference_type);
 		set_text(values, isnull, J_POSTED_BY, header->posted_by);
 		set_pointer(values, isnull, J_DESCRIPTION, header->description);
 		set_pointer(values, isnull, J_METADATA, header->metadata);

@@ -29,7 +29,7 @@ typedef struct JournalRow
 	pg_uuid_t	user_id;
 	bool		has_reference;
 	pg_uuid_t	reference_id;
-	const char *reference_type;
+	const char *reference_type; /* written, not read */
 	int64		reverses;		/* 0: not a reversal */
 
 	ItemPointerData tid;		/* where it was read */

@@ -364,8 +364,8 @@ ledger_legacy_maps(const LegacyColumn *column, const char *account_type)
 	return false;
 }
 
-static bool
-is_of_column(const LegacyColumn *column, const LedgerAccount *account)
+bool
+ledger_legacy_counts(const LegacyColumn *column, const LedgerAccount *account)
 {
 	return account->external_id == NULL && ledger_legacy_maps(column, account->type->name);
 }
@@ -378,7 +378,7 @@ ledger_legacy_ledger_value(const LegacyColumn *column, const LedgerAccount *acco
 
 	for (int i = 0; i < naccounts; i++)
 	{
-		if (is_of_column(column, &accounts[i]))
+		if (ledger_legacy_counts(column, &accounts[i]))
 			sum = ledger_amount_add(sum, ledger_account_balance(&accounts[i]));
 	}
 	return ledger_amount_normalise(sum, ledger_legacy_display_digits(column));
@@ -411,7 +411,7 @@ show_row(const LegacyTable *table, const LegacyRow *row, const LedgerAccount *ac
 
 		for (int j = 0; j < naccounts; j++)
 		{
-			if (is_of_column(column, &accounts[j]) &&
+			if (ledger_legacy_counts(column, &accounts[j]) &&
 				strcmp(column->types[0], accounts[j].type->name) != 0)
 				rest = ledger_amount_sub(rest, ledger_account_balance(&accounts[j]));
 		}
@@ -448,7 +448,8 @@ ledger_legacy_read(const pg_uuid_t *user_id, const LedgerAccount *accounts, int 
 			continue;
 		ledger_legacy_fetch(table, user_id, &row);
 		/* from a row that waits for its opening the read shows that row */
-		if (settings->shadow_mode && (opened || !row.found))
+		if (settings->shadow_mode && (opened || !row.found) &&
+			!ledger_compare_agrees(table, accounts, naccounts, &row, NULL))
 			ncolumns += ledger_compare_row(table, user_id, accounts, naccounts, &row,
 										   columns + ncolumns);
 		if (row.found && (settings->source_legacy || !opened))

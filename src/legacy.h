@@ -97,6 +97,8 @@ extern void ledger_legacy_check_table(const LegacyTable *table);
 /* The ledger's value of one column: the sum over its account types. */
 extern Numeric ledger_legacy_ledger_value(const LegacyColumn *column,
 										  const LedgerAccount *accounts, int naccounts);
+/* Whether the account is one of them. */
+extern bool ledger_legacy_counts(const LegacyColumn *column, const LedgerAccount *account);
 extern bool ledger_legacy_maps(const LegacyColumn *column, const char *account_type);
 extern int	ledger_legacy_display_digits(const LegacyColumn *column);
 extern bool ledger_legacy_is_opened(const LegacyTable *table,

@@ -281,9 +281,13 @@ static void
 compare_after(Mirror *mirror, const char *cause, const char *error_code, const char *note)
 {
 	CompareColumn columns[LEDGER_MAX_LEGACY_COLUMNS];
-	int			n = compare_changed(mirror, columns);
 	Numeric		own[LEDGER_MAX_LEGACY_COLUMNS];
+	int			n;
 
+	if (ledger_compare_agrees(mirror->table, mirror->accounts, mirror->naccounts, &mirror->row,
+							  mirror->compare_all ? NULL : mirror->deltas))
+		return;
+	n = compare_changed(mirror, columns);
 	if (cause == NULL && ledger_capture_own_writes(mirror->table, &mirror->user_id, own))
 		cause = "double_write";
 	for (int i = 0; i < n; i++)

@@ -5,6 +5,8 @@
  * changes stands first, so that WAL of an update holds the totals alone. New
  * rows leave a third of their page free for new versions (account.c); fillfactor
  * says when PostgreSQL clears a page, which it would otherwise do at each visit.
+ * So vacuum finds little to do, but should not wait for the default fifth of all
+ * rows to change: what a long snapshot has kept is removed by vacuum alone.
  */
 
 CREATE SEQUENCE ledger.account_id_seq;
@@ -23,7 +25,7 @@ CREATE TABLE ledger.accounts (
 	debits numeric NOT NULL DEFAULT 0 CHECK (debits >= 0),
 	credits numeric NOT NULL DEFAULT 0 CHECK (credits >= 0),
 	CONSTRAINT accounts_identity UNIQUE NULLS NOT DISTINCT (user_id, account_type, currency, external_id)
-) USING heap WITH (fillfactor = 90);
+) USING heap WITH (fillfactor = 90, autovacuum_vacuum_scale_factor = 0.02, autovacuum_analyze_scale_factor = 0.02);
 COMMENT ON TABLE ledger.accounts IS 'Accounts with their live totals. Written by the ledger''s functions alone; read the view account_balances.';
 COMMENT ON COLUMN ledger.accounts.min_balance IS 'The lowest balance allowed, in the account''s normal direction; NULL: the type''s.';
 COMMENT ON COLUMN ledger.accounts.opened IS 'On a user''s first account (the lowest id): one bit for each legacy mapping from which the user has been opened.';
@@ -33,7 +35,9 @@ COMMENT ON COLUMN ledger.accounts.version IS 'Transactions that have moved this 
 /*
  * A striped account has all its rows from the beginning, each on a page of its
  * own: sessions that post at once touch neither the same row nor the same page.
- * The low fillfactor makes PostgreSQL clear a page of dead versions early.
+ * The low fillfactor makes PostgreSQL clear a page of dead versions early, and
+ * keeps stripes apart that a restore has put together. The table is small and
+ * always busy: vacuum comes by count of rows, and does not pause.
  */
 CREATE TABLE ledger.account_stripes (
 	account_id bigint NOT NULL,
@@ -42,7 +46,8 @@ CREATE TABLE ledger.account_stripes (
 	debits numeric NOT NULL DEFAULT 0 CHECK (debits >= 0),
 	credits numeric NOT NULL DEFAULT 0 CHECK (credits >= 0),
 	PRIMARY KEY (account_id, stripe)
-) USING heap WITH (fillfactor = 10);
+) USING heap WITH (fillfactor = 10, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 2000,
+	autovacuum_vacuum_cost_delay = 0);
 COMMENT ON TABLE ledger.account_stripes IS 'Totals of accounts that many sessions post to at once: an account''s are its own row''s and those of its stripes together. Written by the ledger''s functions alone; read the view account_balances.';
 
 SELECT pg_catalog.pg_extension_config_dump('ledger.account_id_seq', '');

@@ -99,7 +99,8 @@ COMMENT ON COLUMN ledger.entries.balance_after IS 'The account''s balance after 
 COMMENT ON COLUMN ledger.entries.effective_at IS 'When the movement counts; created_at unless post() was told otherwise.';
 
 CREATE VIEW ledger.transactions AS
-	SELECT j.transaction_id AS id, j.type, j.user_id, j.reference_id, j.reference_type,
+	SELECT j.transaction_id AS id, j.type, j.user_id, j.reference_id,
+		   CASE WHEN j.reference_id IS NOT NULL THEN COALESCE(j.reference_type, j.type) ELSE j.reference_type END AS reference_type,
 		   j.description, j.metadata, COALESCE(j.effective_at, j.created_at) AS effective_at,
 		   j.created_at, j.posted_by, j.reverses,
 		   (SELECT max(r.transaction_id) FROM ledger.journal r
