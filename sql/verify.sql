@@ -19,6 +19,8 @@ SELECT ledger.reserve_for_investment(:alice, 40, '00000000-0000-4000-8000-000000
 SELECT ledger.execute_investment(:alice, 15, '00000000-0000-4000-8000-0000000000e1', 'f1') > 0 AS posted;
 SELECT ledger.move_funds_to_fiat_exposure(:bob, 10, 'to the broker') > 0 AS posted;
 SELECT ledger.reverse_transaction(:deposit, 'partly', 20, '00000000-0000-4000-8000-0000000000d3') > 0 AS posted;
+INSERT INTO ledger.account_types (name, owner, currency, normal_side) VALUES ('petty_cash', 'house', 'USDC', 'credit');
+SELECT ledger.post('petty', ARRAY[ROW(ledger.open_account('system_buffer_usdc'), ledger.open_account('petty_cash'), 3)::ledger.posting]) AS petty \gset
 SELECT id AS usdc FROM ledger.accounts WHERE user_id = :alice AND account_type = 'usdc_balance' \gset
 SELECT id AS pending FROM ledger.accounts WHERE user_id = :alice AND account_type = 'pending_investment' \gset
 SELECT id AS bobs FROM ledger.accounts WHERE user_id = :bob AND account_type = 'usdc_balance' \gset
@@ -58,13 +60,24 @@ SELECT broken('account_types', format('UPDATE ledger.accounts SET account_type =
 SELECT broken('account_types', format('UPDATE ledger.accounts SET currency = ''USD'' WHERE id = %s', :usdc));
 SELECT broken('account_types', format('UPDATE ledger.accounts SET user_id = NULL WHERE id = %s', :usdc));
 SELECT broken('account_identity', format('ALTER TABLE ledger.accounts DROP CONSTRAINT accounts_identity; UPDATE ledger.accounts SET account_type = ''usdc_balance'' WHERE id = %s', :pending));
+SELECT broken('stripes', format('DELETE FROM ledger.account_stripes WHERE account_id = %s AND stripe = 5', :buffer));
+SELECT broken('stripes', format('UPDATE ledger.account_stripes SET stripe = 500 WHERE account_id = %s AND stripe = 5', :buffer));
+SELECT broken('stripes', format('INSERT INTO ledger.account_stripes (account_id, stripe) VALUES (%s, 0)', :usdc));
+SELECT broken('stripes', 'INSERT INTO ledger.account_stripes (account_id, stripe) VALUES (999999, 0)');
+SELECT broken('stripes', format('UPDATE ledger.accounts SET min_balance = 0 WHERE id = %s', :buffer));
+SELECT broken('account_totals', format('UPDATE ledger.account_stripes SET debits = debits + 1 WHERE account_id = %s AND stripe = 5', :buffer));
+SELECT broken('account_versions', format('UPDATE ledger.account_stripes SET version = version + 1 WHERE account_id = %s AND stripe = 5', :buffer));
+SELECT broken('debits_equal_credits', format('UPDATE ledger.account_stripes SET debits = debits + 1 WHERE account_id = %s AND stripe = 5', :buffer));
 SELECT broken('user_balances', format('UPDATE ledger.accounts SET debits = credits + 1 WHERE id = %s', :usdc));
 SELECT broken('user_balances', format('UPDATE ledger.accounts SET credits = ''NaN'' WHERE id = %s', :usdc));
 SELECT broken('debits_equal_credits', format('UPDATE ledger.accounts SET credits = credits + 5 WHERE id = %s', :usdc));
 SELECT broken('openings', format('UPDATE ledger.accounts SET opened = 2 WHERE id = %s', :usdc));
 SELECT broken('openings', format('UPDATE ledger.accounts SET opened = 1 WHERE id = %s', :buffer));
 SELECT broken('running_balances', format('UPDATE ledger.journal SET credit_balance_after = 1 WHERE transaction_id = %s', :deposit));
-SELECT broken('running_balances', format('UPDATE ledger.journal SET debit_balance_after = NULL WHERE transaction_id = %s', :deposit));
+SELECT broken('running_balances', format('UPDATE ledger.journal SET credit_balance_after = NULL WHERE transaction_id = %s', :deposit));
+-- Of a striped account it is NULL; of one that is a single row it may not be.
+SELECT broken('running_balances', format('UPDATE ledger.journal SET debit_balance_after = 1 WHERE transaction_id = %s', :deposit));
+SELECT broken('running_balances', format('UPDATE ledger.journal SET credit_balance_after = NULL WHERE transaction_id = %s', :petty));
 SELECT broken('posting_accounts', format('UPDATE ledger.journal SET credit_account_id = 999999 WHERE transaction_id = %s', :deposit));
 SELECT broken('posting_accounts', format('UPDATE ledger.journal SET credit_account_id = %s WHERE transaction_id = %s', :fiat, :deposit));
 SELECT broken('posting_amounts', format('UPDATE ledger.journal SET amount = 1e-19 WHERE transaction_id = %s', :deposit));

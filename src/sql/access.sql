@@ -43,7 +43,7 @@ AS $$
 
 		('admin', 'routine', 'EXECUTE', ARRAY['attach_legacy', 'detach_legacy', 'configure_capture']),
 		('admin', 'relation', 'SELECT', ARRAY[
-			'journal', 'accounts', 'account_stripes', 'reservation_rows', 'reservation_draws', 'discrepancy_rows',
+			'journal', 'accounts', 'account_stripes', 'account_totals', 'reservation_rows', 'reservation_draws', 'discrepancy_rows',
 			'broker_accounts', 'broker_positions']),
 		('admin', 'relation', 'INSERT, UPDATE', ARRAY['account_types', 'currencies']),
 

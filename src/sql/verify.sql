@@ -43,8 +43,8 @@ AS $$
 	SELECT 'account_identity', format('accounts %s are of one user, type and currency', string_agg(a.id::text, ', ' ORDER BY a.id))
 	FROM accounts a GROUP BY a.user_id, a.account_type, a.currency, a.external_id HAVING count(*) > 1
 	UNION ALL
-	SELECT 'stripes', format('account %s: %s stripes, of which %s are there, up to %s; lowest balance %s', a.id, a.stripes, s.n, s.last,
-			COALESCE(a.min_balance, a.type_min_balance)::text)
+	SELECT 'stripes', format('account %s: %s stripes, of which %s are there, up to %s; lowest balance %s', a.id, a.stripes, s.n,
+			COALESCE(s.last::text, 'none'), COALESCE(a.min_balance::text, a.type_min_balance::text, 'none'))
 	FROM accounts a CROSS JOIN LATERAL (SELECT count(*) AS n, max(s.stripe) AS last FROM ledger.account_stripes s WHERE s.account_id = a.id) s
 	WHERE s.n <> a.stripes OR s.last >= a.stripes OR (a.stripes > 0 AND COALESCE(a.min_balance, a.type_min_balance) IS NOT NULL)
 	UNION ALL
@@ -82,14 +82,16 @@ AS $$
 		UNION ALL
 		SELECT j.credit_account_id, j.transaction_id, j.ordinal, - j.amount, j.credit_balance_after FROM ledger.journal j
 	), chain AS (
-		SELECT l.account_id, l.transaction_id, l.ordinal, l.balance_after, t.owner = 'house' AS may_be_striped,
+		/* striped now, or when it was opened, or until somebody changed it */
+		SELECT l.account_id, l.transaction_id, l.ordinal, l.balance_after, a.stripes > 0 OR t.stripes > 0
+				OR a.id IN (SELECT g.account_id FROM ledger.account_status_log g) AS may_be_striped, t.owner,
 			sum(CASE t.normal_side WHEN 'debit' THEN l.debited ELSE - l.debited END)
 				OVER (PARTITION BY l.account_id ORDER BY l.transaction_id, l.ordinal) AS expected
 		FROM legs l JOIN ledger.accounts a ON a.id = l.account_id JOIN ledger.account_types t ON t.name = a.account_type
 	), breaks AS (
 		SELECT DISTINCT ON (c.account_id) c.* FROM chain c
-		/* a posting to a striped account has none */
-		WHERE c.balance_after IS DISTINCT FROM c.expected AND NOT (c.balance_after IS NULL AND c.may_be_striped)
+		/* a posting to a striped account, which only the house has, has none */
+		WHERE c.balance_after IS DISTINCT FROM c.expected AND NOT (c.balance_after IS NULL AND c.may_be_striped AND c.owner = 'house')
 		ORDER BY c.account_id, c.transaction_id, c.ordinal
 	)
 	SELECT 'running_balances', format('account %s, transaction %s, posting %s: balance after is %s; by the postings %s',

@@ -72,6 +72,20 @@ BEGIN
 END
 $$;
 
+/* The house's accounts of those types: one row each, which everybody locks. */
+CREATE OR REPLACE PROCEDURE plain(VARIADIC types text[]) LANGUAGE plpgsql AS
+$$
+DECLARE
+	ids bigint[];
+BEGIN
+	SELECT array_agg(ledger.open_account(o.name, NULL, o.code)) INTO ids
+	FROM (SELECT t.name, c.code FROM unnest(types) WITH ORDINALITY AS w (name, n) JOIN ledger.account_types t USING (name)
+		  JOIN ledger.currencies c ON c.code = COALESCE(t.currency, c.code) ORDER BY w.n, c.code) o;
+	COMMIT;
+	PERFORM ledger.set_account_stripes(id, 0, 'one row') FROM unnest(ids) AS id;
+END
+$$;
+
 /* A user's usdc_balance account, and a payment from one user to another. */
 CREATE OR REPLACE FUNCTION a(n int) RETURNS bigint LANGUAGE sql STABLE AS
 $$ SELECT a.id FROM ledger.accounts a WHERE a.user_id = u(n) AND a.account_type = 'usdc_balance' $$;

@@ -67,10 +67,11 @@ BEGIN
 	RETURN QUERY
 	SELECT format('stripes: account %s has %s, there are %s', COALESCE(a.id, s.account_id), a.stripes, COALESCE(s.n, 0))
 	FROM ledger.accounts a
-		 FULL JOIN (SELECT r.account_id, count(*) AS n, max(r.stripe) AS last FROM ledger.account_stripes r GROUP BY r.account_id) s
+		 FULL JOIN (SELECT r.account_id, count(*) AS n, count(DISTINCT r.stripe) AS numbers, max(r.stripe) AS last
+					FROM ledger.account_stripes r GROUP BY r.account_id) s
 				   ON s.account_id = a.id
 		 LEFT JOIN ledger.account_types t ON t.name = a.account_type
-	WHERE a.id IS NULL OR a.stripes <> COALESCE(s.n, 0) OR s.last >= a.stripes
+	WHERE a.id IS NULL OR a.stripes <> COALESCE(s.n, 0) OR s.numbers <> s.n OR s.last >= a.stripes
 	   OR (a.stripes > 0 AND COALESCE(a.min_balance, t.min_balance) IS NOT NULL)
 	ORDER BY 1;
 
@@ -111,7 +112,10 @@ BEGIN
 		SELECT j.credit_account_id, j.transaction_id, j.ordinal, -j.amount, j.credit_balance_after
 		FROM ledger.journal j
 	), chain AS (
-		SELECT l.account_id, l.transaction_id, l.ordinal, l.balance_after, t.owner,
+		/* striped now, or when it was opened, or until somebody changed it; only the house's are */
+		SELECT l.account_id, l.transaction_id, l.ordinal, l.balance_after,
+			   t.owner = 'house' AND (a.stripes > 0 OR t.stripes > 0
+									  OR a.id IN (SELECT g.account_id FROM ledger.account_status_log g)) AS may_be_unknown,
 			   sum(CASE t.normal_side WHEN 'debit' THEN l.debited ELSE -l.debited END)
 			   OVER (PARTITION BY l.account_id ORDER BY l.transaction_id, l.ordinal) AS expected
 		FROM legs l
@@ -120,8 +124,8 @@ BEGIN
 	), breaks AS (
 		SELECT DISTINCT ON (c.account_id) c.* FROM chain c
 		WHERE c.balance_after IS DISTINCT FROM c.expected
-		  /* unknown on a striped account, which only the house has */
-		  AND NOT (c.balance_after IS NULL AND c.owner = 'house')
+		  /* unknown on a striped account */
+		  AND NOT (c.balance_after IS NULL AND c.may_be_unknown)
 		ORDER BY c.account_id, c.transaction_id, c.ordinal
 	)
 	SELECT format('running_balance: account %s has %s after posting %s of transaction %s, by the journal %s',

@@ -77,7 +77,7 @@ $$;
 
 /*
  * A posting as it should not be, but with totals, versions, running balances,
- * header and id as they should be.
+ * header and id as they should be. Of a striped account it takes the stripe 0.
  */
 CREATE OR REPLACE FUNCTION public.oracle_post(debit bigint, credit bigint, amount numeric, reverses bigint = NULL, id bigint = NULL)
 	RETURNS bigint
@@ -90,14 +90,19 @@ BEGIN
 	SET debits = a.debits + CASE WHEN a.id = debit THEN oracle_post.amount ELSE 0 END,
 		credits = a.credits + CASE WHEN a.id = credit THEN oracle_post.amount ELSE 0 END,
 		version = a.version + 1
-	WHERE a.id IN (debit, credit);
+	WHERE a.id IN (debit, credit) AND a.stripes = 0;
+	UPDATE ledger.account_stripes s
+	SET debits = s.debits + CASE WHEN s.account_id = debit THEN oracle_post.amount ELSE 0 END,
+		credits = s.credits + CASE WHEN s.account_id = credit THEN oracle_post.amount ELSE 0 END,
+		version = s.version + 1
+	WHERE s.account_id IN (debit, credit) AND s.stripe = 0;
 	INSERT INTO ledger.journal (transaction_id, ordinal, debit_account_id, credit_account_id, amount,
 								debit_balance_after, credit_balance_after, created_at, type, posted_by, xact, reverses)
 	SELECT new_id, 0, debit, credit, oracle_post.amount,
 		   max(b.balance) FILTER (WHERE b.id = debit), max(b.balance) FILTER (WHERE b.id = credit),
 		   clock_timestamp(), 'damage', 'oracle', pg_current_xact_id(), oracle_post.reverses
 	FROM (SELECT a.id, CASE t.normal_side WHEN 'debit' THEN a.debits - a.credits ELSE a.credits - a.debits END AS balance
-		  FROM ledger.accounts a JOIN ledger.account_types t ON t.name = a.account_type) b;
+		  FROM ledger.accounts a JOIN ledger.account_types t ON t.name = a.account_type WHERE a.stripes = 0) b;
 	RETURN new_id;
 END
 $$;
@@ -145,7 +150,7 @@ BEGIN
 		('a transaction without its last posting',
 		 $$DELETE FROM ledger.journal WHERE (transaction_id, ordinal) = (SELECT max(transaction_id), 1 FROM ledger.journal WHERE ordinal = 1)$$),
 		('a type that changes its side',
-		 $$UPDATE ledger.account_types SET normal_side = 'credit' WHERE name = 'system_buffer_usdc'$$),
+		 $$UPDATE ledger.account_types SET normal_side = 'debit' WHERE name = 'usdc_balance'$$),
 		('a type that has gone',
 		 $$DELETE FROM ledger.account_types WHERE name = 'system_buffer_usdc'$$),
 		('a user who owes',
@@ -155,7 +160,15 @@ BEGIN
 		 $$UPDATE ledger.journal SET credit_balance_after = credit_balance_after + 1
 		   WHERE ordinal = 0 AND reference_id = '00000000-0000-4000-8000-00000000acd1'$$),
 		('a running balance that is missing',
-		 $$UPDATE ledger.journal SET debit_balance_after = NULL
+		 $$UPDATE ledger.journal SET credit_balance_after = NULL
+		   WHERE ordinal = 0 AND reference_id = '00000000-0000-4000-8000-00000000acd1'$$),
+		('a running balance missing, the house never striped',
+		 $$INSERT INTO ledger.account_types (name, owner, currency, normal_side) VALUES ('petty_cash', 'house', 'USDC', 'debit');
+		   INSERT INTO ledger.accounts (account_type, currency) VALUES ('petty_cash', 'USDC');
+		   SELECT oracle_post(oracle_account('petty_cash'), oracle_account('usdc_balance', 1), 5.00);
+		   UPDATE ledger.journal SET debit_balance_after = NULL WHERE debit_account_id = oracle_account('petty_cash')$$),
+		('a running balance that is wrong on a striped account',
+		 $$UPDATE ledger.journal SET debit_balance_after = 1
 		   WHERE ordinal = 0 AND reference_id = '00000000-0000-4000-8000-00000000acd1'$$),
 		('two postings of an account in the other order',
 		 $$UPDATE ledger.journal j SET transaction_id = CASE WHEN j.transaction_id = t.a THEN t.b ELSE t.a END
@@ -182,6 +195,32 @@ BEGIN
 		 $$SELECT oracle_post(oracle_account('system_buffer_usdc'), oracle_account('usdc_balance', 1), 5)$$),
 		('an amount that is not a number',
 		 $$SELECT oracle_post(oracle_account('system_buffer_usdc'), oracle_account('usdc_balance', 1), 'NaN')$$),
+
+		('an amount lost in a stripe',
+		 $$UPDATE ledger.account_stripes s SET debits = debits - 1
+		   WHERE (s.account_id, s.stripe) = (SELECT r.account_id, r.stripe FROM ledger.account_stripes r
+											 WHERE r.account_id = oracle_account('system_buffer_usdc') ORDER BY r.version DESC LIMIT 1)$$),
+		('a version too many in a stripe',
+		 $$UPDATE ledger.account_stripes SET version = version + 1 WHERE account_id = oracle_account('system_buffer_usdc') AND stripe = 5$$),
+		('a stripe that is missing',
+		 $$DELETE FROM ledger.account_stripes s
+		   WHERE (s.account_id, s.stripe) = (SELECT r.account_id, max(r.stripe) FROM ledger.account_stripes r
+											 WHERE r.account_id = oracle_account('system_buffer_usdc') AND r.version = 0 GROUP BY 1)$$),
+		('a stripe too many',
+		 $$INSERT INTO ledger.account_stripes (account_id, stripe) SELECT a.id, a.stripes FROM ledger.accounts a
+		   WHERE a.id = oracle_account('system_buffer_usdc')$$),
+		('a stripe with the number of another',
+		 $$UPDATE ledger.account_stripes SET stripe = 6 WHERE account_id = oracle_account('system_buffer_usdc') AND stripe = 5$$),
+		('a stripe with a number too high',
+		 $$UPDATE ledger.account_stripes SET stripe = 500 WHERE account_id = oracle_account('system_buffer_usdc') AND stripe = 5$$),
+		('a stripe of an account that is one row',
+		 $$INSERT INTO ledger.account_stripes (account_id, stripe) VALUES (oracle_account('usdc_balance', 1), 0)$$),
+		('a stripe of an account that is not there',
+		 $$INSERT INTO ledger.account_stripes (account_id, stripe) VALUES (-1, 0)$$),
+		('a striped account with a limit',
+		 $$UPDATE ledger.accounts SET min_balance = 0 WHERE id = oracle_account('system_buffer_usdc')$$),
+		('a striped account of a type with a limit',
+		 $$UPDATE ledger.account_types SET min_balance = 0 WHERE name = 'system_buffer_usdc'$$),
 
 		('a gap in the ordinals',
 		 $$UPDATE ledger.journal SET ordinal = 2

@@ -16,6 +16,7 @@ SELECT ledger.open_account('system_buffer_usdc') AS buffer \gset
 SELECT ledger.open_account('broker_operational') AS broker \gset
 SELECT ledger.open_account('fx_clearing', currency => 'USDC') AS fx_usdc \gset
 SELECT ledger.open_account('fx_clearing', NULL, 'USD') AS fx_usd \gset
+SELECT ledger.set_account_stripes(id, 0, 'one row, whose running balance is known') FROM (VALUES (:fx_usdc), (:fx_usd)) AS v (id);
 SELECT is(ledger.open_account('usdc_balance', :alice), :alice_usdc::bigint, 'open_account: the existing one');
 SELECT is(ledger.open_account('usdc_balance', :alice, 'USDC'), :alice_usdc::bigint, 'open_account: with its currency');
 SELECT isnt(:fx_usdc, :fx_usd, 'open_account: one for each currency');
@@ -77,8 +78,8 @@ SELECT results_eq(format('SELECT public.label(e.account_id), e.ordinal, e.direct
 		('fx_clearing/USD', 1::smallint, 'debit', -20.00), ('fiat_exposure@alice', 1::smallint, 'credit', 20.00),
 		('usdc_balance@alice', 2::smallint, 'debit', 61.00), ('usdc_balance@bob', 2::smallint, 'credit', 19.00),
 		('usdc_balance@bob', 3::smallint, 'debit', 18.00), ('usdc_balance@alice', 3::smallint, 'credit', 62.00),
-		('fiat_exposure@alice', 4::smallint, 'debit', 15.00), ('broker_operational', 4::smallint, 'credit', -5.00)$$,
-	'balance_after each of them, in the account''s normal direction');
+		('fiat_exposure@alice', 4::smallint, 'debit', 15.00), ('broker_operational', 4::smallint, 'credit', NULL)$$,
+	'balance_after each of them, in the account''s normal direction; not of a striped one');
 SELECT is((SELECT b.version FROM ledger.account_balances b WHERE b.account_id = :bob_usdc),
 	(SELECT count(DISTINCT e.transaction_id) FROM ledger.entries e WHERE e.account_id = :bob_usdc), 'version: transactions that moved the account');
 SELECT is((SELECT b.credits - b.debits FROM ledger.account_balances b WHERE b.account_id = :bob_usdc), 18.00, 'totals');

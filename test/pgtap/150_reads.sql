@@ -64,7 +64,7 @@ SELECT is((SELECT sum(h.change) FROM ledger.user_history(:alice) h WHERE h.accou
 -- views
 SELECT is((SELECT count(*) FROM ledger.entries e WHERE e.transaction_id = :d1), 2::bigint, 'entries: a deposit has two');
 SELECT results_eq(format('SELECT public.label(e.account_id), e.account_type::text COLLATE "default", e.user_id, e.direction::text COLLATE "default", e.amount::text, e.currency::text COLLATE "default", e.balance_after::text, e.ordinal FROM ledger.entries e WHERE e.transaction_id = %s ORDER BY e.direction DESC', :d1),
-	format($$VALUES ('system_buffer_usdc', 'system_buffer_usdc', NULL::uuid, 'debit', '100.00', 'USDC', '100.00', 0::smallint), ('usdc_balance@alice', 'usdc_balance', %L, 'credit', '100.00', 'USDC', '100.00', 0::smallint)$$, :alice), 'entries: their columns');
+	format($$VALUES ('system_buffer_usdc', 'system_buffer_usdc', NULL::uuid, 'debit', '100.00', 'USDC', NULL, 0::smallint), ('usdc_balance@alice', 'usdc_balance', %L, 'credit', '100.00', 'USDC', '100.00', 0::smallint)$$, :alice), 'entries: their columns');
 SELECT is_empty($$SELECT e.transaction_id, e.currency FROM ledger.entries e GROUP BY 1, 2
 	HAVING sum(e.amount) FILTER (WHERE e.direction = 'debit') <> sum(e.amount) FILTER (WHERE e.direction = 'credit')$$, 'entries: debits are credits, each transaction and currency');
 SELECT results_eq(format('SELECT b.account_type::text COLLATE "default", b.debits::text, b.credits::text, b.balance::text, b.version, b.status::text COLLATE "default" FROM ledger.account_balances b WHERE b.user_id = %L ORDER BY b.account_id', :alice),
