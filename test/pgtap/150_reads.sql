@@ -97,9 +97,10 @@ FROM unnest(ARRAY[
 	$$SELECT ledger.open_house_balance('system_buffer_usdc', 'USDC', 1, 'x')$$,
 	$$SELECT ledger.reverse_transaction(1, 'x')$$,
 	$$SELECT ledger.post('x', ARRAY[ROW(1, 2, 1)::ledger.posting])$$,
-	$$SELECT ledger.open_account('usdc_balance', '00000000-0000-4000-8000-0000000000a1')$$,
-	$$SELECT ledger.set_account_status(1, 'frozen', 'x')$$,
+	$$SELECT ledger.open_account('usdc_balance', '00000000-0000-4000-8000-0000000000ff')$$,
 	$$SELECT ledger.set_account_limit(1, 1, 'x')$$,
+	$$SELECT ledger.set_account_stripes(1, 1, 'x')$$,
+	$$SELECT ledger.set_account_status(1, 'frozen', 'x')$$,
 	$$SELECT ledger.expire_reservations()$$,
 	$$SELECT ledger.configure(shadow_mode => true)$$]) s;
 ROLLBACK;
