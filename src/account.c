@@ -18,6 +18,7 @@
 #include "commands/trigger.h"
 #include "common/hashfn.h"
 #include "executor/spi.h"
+#include "miscadmin.h"
 #include "tcop/cmdtag.h"
 #include "tcop/pquery.h"
 #include "utils/builtins.h"
@@ -216,7 +217,7 @@ types(void)
 }
 
 const LedgerAccountType *
-ledger_account_type(const char *name)
+ledger_account_type_find(const char *name, LedgerRefusal **refusal)
 {
 	TypeCache  *cache = types();
 
@@ -224,32 +225,73 @@ ledger_account_type(const char *name)
 	{
 		if (strcmp(cache->type[i].name, name) != 0)
 			continue;
-		if (cache->type[i].unknown_currency)
-			ereport(ERROR,
-					(errcode(ERRCODE_LG_NOT_ALLOWED),
-					 errmsg("account type \"%s\" is in an unknown currency", name),
-					 errdetail("No row of ledger.currencies has the code that its row names."),
-					 errhint("Insert the currency.")));
-		return &cache->type[i];
+		if (!cache->type[i].unknown_currency)
+			return &cache->type[i];
+		*refusal = ledger_refusal(ERRCODE_LG_NOT_ALLOWED,
+								  psprintf("account type \"%s\" is in an unknown currency", name),
+								  "No row of ledger.currencies has the code that its row names.",
+								  "Insert the currency.");
+		return NULL;
 	}
-	ereport(ERROR,
-			(errcode(ERRCODE_LG_NOT_ALLOWED),
-			 errmsg("unknown account type \"%s\"", pnstrdup(name, NAMEDATALEN)),
-			 errdetail("No row of ledger.account_types has that name."),
-			 errhint("ledger.account_types lists the account types; insert a row to add one.")));
+	*refusal = ledger_refusal(ERRCODE_LG_NOT_ALLOWED,
+							  psprintf("unknown account type \"%s\"", pnstrdup(name, NAMEDATALEN)),
+							  "No row of ledger.account_types has that name.",
+							  "ledger.account_types lists the account types; insert a row to add one.");
+	return NULL;
+}
+
+const LedgerAccountType *
+ledger_account_type(const char *name)
+{
+	LedgerRefusal *refusal = NULL;
+	const LedgerAccountType *type = ledger_account_type_find(name, &refusal);
+
+	ledger_refusal_raise(refusal);
+	return type;
+}
+
+const LedgerCurrency *
+ledger_currency_find(const char *code, LedgerRefusal **refusal)
+{
+	const LedgerCurrency *currency = find_currency(types(), code);
+
+	if (currency == NULL)
+		*refusal = ledger_refusal(ERRCODE_LG_NOT_ALLOWED,
+								  psprintf("unknown currency \"%s\"", pnstrdup(code, NAMEDATALEN)),
+								  "No row of ledger.currencies has that code.",
+								  "ledger.currencies lists the currencies; insert a row to add one.");
+	return currency;
 }
 
 const LedgerCurrency *
 ledger_currency(const char *code)
 {
-	const LedgerCurrency *currency = find_currency(types(), code);
+	LedgerRefusal *refusal = NULL;
+	const LedgerCurrency *currency = ledger_currency_find(code, &refusal);
 
+	ledger_refusal_raise(refusal);
+	return currency;
+}
+
+const LedgerCurrency *
+ledger_account_currency(const LedgerAccountType *type, const LedgerCurrency *currency,
+						LedgerRefusal **refusal)
+{
 	if (currency == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_LG_NOT_ALLOWED),
-				 errmsg("unknown currency \"%s\"", pnstrdup(code, NAMEDATALEN)),
-				 errdetail("No row of ledger.currencies has that code."),
-				 errhint("ledger.currencies lists the currencies; insert a row to add one.")));
+		currency = type->currency;
+	if (currency == NULL)
+		*refusal = ledger_refusal(ERRCODE_LG_NOT_ALLOWED,
+								  psprintf("account type %s has an account for each currency", type->name),
+								  "The type has no currency of its own.", "Pass the currency.");
+	else if (type->currency && type->currency != currency)
+	{
+		*refusal = ledger_refusal(ERRCODE_LG_NOT_ALLOWED,
+								  psprintf("account type %s is in %s, not in %s", type->name,
+										   type->currency->code, currency->code),
+								  "Every account of the type is in its currency.",
+								  "Pass NULL for the type's own currency.");
+		return NULL;
+	}
 	return currency;
 }
 
@@ -546,6 +588,46 @@ find_each_type(Store *accounts, const pg_uuid_t *user_id, Snapshot snapshot,
 			*make_room(list, &n, &max, account.id) = account;
 	}
 	return n;
+}
+
+void
+ledger_accounts_find(Store *accounts, LedgerAccount **list, int n, bool by_id,
+					 Snapshot snapshot, bool *found)
+{
+	StoreScan  *scan = NULL;
+	Datum		values[ACCOUNT_COLUMNS];
+	bool		isnull[ACCOUNT_COLUMNS];
+
+	for (int i = 0; i < n; i++)
+	{
+		LedgerAccount *account = list[i];
+		StoreKey	id = {F_INT8EQ, Int64GetDatum(account->id), false, 0};
+		StoreKey	identity[4] = {
+			{F_UUID_EQ, UUIDPGetDatum(&account->user_id), !account->has_user, 0},
+			{F_TEXTEQ, (Datum) 0, false, 0}, {F_TEXTEQ, (Datum) 0, false, 0},
+			{F_TEXTEQ, (Datum) 0, true, 0}
+		};
+
+		CHECK_FOR_INTERRUPTS();
+		found[i] = find_at_place(accounts, account, by_id, snapshot);
+		if (found[i])
+			continue;
+		if (!by_id)
+		{
+			identity[1].value = CStringGetTextDatum(account->type->name);
+			identity[2].value = CStringGetTextDatum(account->currency->code);
+		}
+		if (scan)
+			ledger_store_rescan(scan, by_id ? &id : identity, by_id ? 1 : 4);
+		else
+			scan = ledger_store_scan(accounts, by_id ? "accounts_pkey" : "accounts_identity", snapshot,
+									 by_id ? &id : identity, by_id ? 1 : 4);
+		found[i] = ledger_store_next(scan, ForwardScanDirection, values, isnull, &account->tid);
+		if (found[i])
+			read_row(account, values, isnull);
+	}
+	if (scan)
+		ledger_store_end(scan);
 }
 
 int

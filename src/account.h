@@ -5,6 +5,7 @@
 #ifndef LEDGER_ACCOUNT_H
 #define LEDGER_ACCOUNT_H
 
+#include "refusal.h"
 #include "store.h"
 #include "utils/numeric.h"
 #include "utils/uuid.h"
@@ -75,6 +76,18 @@ extern void ledger_account_init(void);
 extern const LedgerAccountType *ledger_account_type(const char *name);
 extern const LedgerCurrency *ledger_currency(const char *code);
 
+/* The same; NULL and the refusal instead of raising it. */
+extern const LedgerAccountType *ledger_account_type_find(const char *name, LedgerRefusal **refusal);
+extern const LedgerCurrency *ledger_currency_find(const char *code, LedgerRefusal **refusal);
+
+/*
+ * The currency of an account of the type, given as one (NULL: the type's own);
+ * NULL and the refusal if the type has none or another.
+ */
+extern const LedgerCurrency *ledger_account_currency(const LedgerAccountType *type,
+													 const LedgerCurrency *currency,
+													 LedgerRefusal **refusal);
+
 /* balance = the totals in the account's normal direction, normalised. */
 extern Numeric ledger_account_balance(const LedgerAccount *account);
 extern Numeric ledger_account_net(const LedgerAccount *account, Numeric debits, Numeric credits);
@@ -85,6 +98,13 @@ extern bool ledger_account_status_parse(const char *name, LedgerAccountStatus *s
 /* Rows. The store is ledger.accounts, open. */
 extern Store *ledger_accounts_open(LOCKMODE lockmode);
 extern bool ledger_account_find(Store *accounts, LedgerAccount *account, Snapshot snapshot);
+
+/*
+ * Many by one scan of an index, best in the order of its keys: by their ids
+ * (by_id), else by type, user and currency. found[i]: whether the row is there.
+ */
+extern void ledger_accounts_find(Store *accounts, LedgerAccount **list, int n, bool by_id,
+								 Snapshot snapshot, bool *found);
 extern bool ledger_account_find_by_id(Store *accounts, LedgerAccount *account, Snapshot snapshot);
 extern bool ledger_account_insert(Store *accounts, LedgerAccount *account);
 extern TM_Result ledger_account_update(Store *accounts, LedgerAccount *account, Snapshot snapshot);

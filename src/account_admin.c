@@ -42,21 +42,11 @@ prevent_read_only(const char *operation)
 static const LedgerCurrency *
 currency_of(const LedgerAccountType *type, const char *code)
 {
-	const LedgerCurrency *currency = code ? ledger_currency(code) : type->currency;
+	LedgerRefusal *refusal = NULL;
+	const LedgerCurrency *currency =
+		ledger_account_currency(type, code ? ledger_currency(code) : NULL, &refusal);
 
-	if (currency == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_LG_NOT_ALLOWED),
-				 errmsg("account type %s has an account for each currency", type->name),
-				 errdetail("The type has no currency of its own."),
-				 errhint("Pass the currency.")));
-	if (type->currency && type->currency != currency)
-		ereport(ERROR,
-				(errcode(ERRCODE_LG_NOT_ALLOWED),
-				 errmsg("account type %s is in %s, not in %s", type->name,
-						type->currency->code, currency->code),
-				 errdetail("Every account of the type is in its currency."),
-				 errhint("Pass NULL for the type's own currency.")));
+	ledger_refusal_raise(refusal);
 	return currency;
 }
 

@@ -111,18 +111,40 @@ ledger_amount_normalise(Numeric amount, int display_digits)
 
 #define SHOWN_DIGITS	64			/* of an amount that may have 147,000 */
 
-static void
-amount_error(Numeric amount, const char *detail)
+#define AMOUNT_HINT		"Pass an amount above zero that the currency can hold; nothing is rounded."
+
+static LedgerRefusal *
+refuse(Numeric amount, const char *detail)
 {
 	char	   *shown = ledger_amount_out(amount);
 
 	if (strlen(shown) > SHOWN_DIGITS)
 		strcpy(shown + SHOWN_DIGITS - 3, "...");
-	ereport(ERROR,
-			(errcode(ERRCODE_LG_INVALID_AMOUNT),
-			 errmsg("invalid amount %s", shown),
-			 errdetail_internal("%s", detail),
-			 errhint("Pass an amount above zero that the currency can hold; nothing is rounded.")));
+	return ledger_refusal(ERRCODE_LG_INVALID_AMOUNT, psprintf("invalid amount %s", shown),
+						  detail, AMOUNT_HINT);
+}
+
+/* amount NULL stands for SQL's NULL. */
+LedgerRefusal *
+ledger_amount_refuse(Numeric amount, const char *currency, int scale)
+{
+	if (amount == NULL)
+		return ledger_refusal(ERRCODE_LG_INVALID_AMOUNT, "invalid amount NULL",
+							  "An amount is required.", AMOUNT_HINT);
+	if (numeric_is_nan(amount) || numeric_is_inf(amount))
+		return refuse(amount, "An amount must be a finite number.");
+	if (ledger_amount_sign(amount) <= 0)
+		return refuse(amount, "An amount must be above zero.");
+
+	if (amount_ceiling == NULL)
+		amount_ceiling = numeric_constant("100000000000000000000");
+	if (ledger_amount_cmp(amount, amount_ceiling) >= 0)
+		return refuse(amount, psprintf("An amount has at most %d digits before the point.",
+									   LEDGER_AMOUNT_DIGITS));
+	if (significant_scale(amount) > scale)
+		return refuse(amount, psprintf("%s has at most %d digits after the point.",
+									   currency, scale));
+	return NULL;
 }
 
 /*
@@ -132,24 +154,6 @@ amount_error(Numeric amount, const char *detail)
 Numeric
 ledger_amount_check(Numeric amount, const char *currency, int scale, int display_digits)
 {
-	if (amount == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_LG_INVALID_AMOUNT),
-				 errmsg("invalid amount NULL"),
-				 errdetail("An amount is required."),
-				 errhint("Pass an amount above zero that the currency can hold; nothing is rounded.")));
-	if (numeric_is_nan(amount) || numeric_is_inf(amount))
-		amount_error(amount, "An amount must be a finite number.");
-	if (ledger_amount_sign(amount) <= 0)
-		amount_error(amount, "An amount must be above zero.");
-
-	if (amount_ceiling == NULL)
-		amount_ceiling = numeric_constant("100000000000000000000");
-	if (ledger_amount_cmp(amount, amount_ceiling) >= 0)
-		amount_error(amount, psprintf("An amount has at most %d digits before the point.",
-									  LEDGER_AMOUNT_DIGITS));
-	if (significant_scale(amount) > scale)
-		amount_error(amount, psprintf("%s has at most %d digits after the point.",
-									  currency, scale));
+	ledger_refusal_raise(ledger_amount_refuse(amount, currency, scale));
 	return ledger_amount_normalise(amount, display_digits);
 }

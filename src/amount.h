@@ -5,10 +5,13 @@
 #ifndef LEDGER_AMOUNT_H
 #define LEDGER_AMOUNT_H
 
+#include "refusal.h"
 #include "utils/numeric.h"
 
 #define LEDGER_AMOUNT_DIGITS	20	/* integer digits that an amount may have */
 
+/* Why it is no amount of the currency; NULL: it is one. */
+extern LedgerRefusal *ledger_amount_refuse(Numeric amount, const char *currency, int scale);
 extern Numeric ledger_amount_check(Numeric amount, const char *currency, int scale,
 								   int display_digits);
 extern Numeric ledger_amount_normalise(Numeric amount, int display_digits);

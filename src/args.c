@@ -11,14 +11,57 @@
 #include "args.h"
 #include "errors.h"
 
+LedgerRefusal *
+ledger_refuse_null(const char *name)
+{
+	return ledger_refusal(ERRCODE_NULL_VALUE_NOT_ALLOWED, psprintf("%s must not be NULL", name),
+						  NULL, psprintf("Pass a value for %s.", name));
+}
+
+/* Longer than max bytes. The size first: a datum may be a gigabyte once it is decompressed. */
+LedgerRefusal *
+ledger_refuse_text(Datum value, const char *name, int max)
+{
+	if (toast_raw_datum_size(value) - VARHDRSZ <= max)
+		return NULL;
+	return ledger_refusal(ERRCODE_STRING_DATA_RIGHT_TRUNCATION,
+						  psprintf("%s is longer than %d bytes", name, max), NULL,
+						  "Shorten it, or keep the rest outside the ledger.");
+}
+
+/* Longer, or empty. */
+LedgerRefusal *
+ledger_refuse_name(Datum value, const char *name, int max)
+{
+	if (toast_raw_datum_size(value) > VARHDRSZ)
+		return ledger_refuse_text(value, name, max);
+	return ledger_refusal(ERRCODE_INVALID_PARAMETER_VALUE,
+						  psprintf("%s must not be empty", name), NULL,
+						  "Pass a text that is not empty, or NULL where the argument may be left out.");
+}
+
+LedgerRefusal *
+ledger_refuse_metadata(Datum value)
+{
+	if (toast_raw_datum_size(value) - VARHDRSZ <= LEDGER_MAX_METADATA)
+		return NULL;
+	return ledger_refusal(ERRCODE_STRING_DATA_RIGHT_TRUNCATION,
+						  psprintf("metadata is longer than %d bytes", LEDGER_MAX_METADATA), NULL,
+						  "Keep large documents outside the ledger and store their id.");
+}
+
+LedgerRefusal *
+ledger_refuse_effective_at(TimestampTz value)
+{
+	return TIMESTAMP_NOT_FINITE(value) ?
+		ledger_refusal(ERRCODE_INVALID_PARAMETER_VALUE, "effective_at must be finite", NULL, NULL) : NULL;
+}
+
 void
 ledger_arg_required(FunctionCallInfo fcinfo, int n, const char *name)
 {
 	if (PG_ARGISNULL(n))
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("%s must not be NULL", name),
-				 errhint("Pass a value for %s.", name)));
+		ledger_refusal_raise(ledger_refuse_null(name));
 }
 
 const pg_uuid_t *
@@ -68,33 +111,19 @@ ledger_arg_amount(FunctionCallInfo fcinfo, int n, const char *currency_code)
 text *
 ledger_arg_text(FunctionCallInfo fcinfo, int n, const char *name, int max)
 {
-	text	   *value;
-
 	if (PG_ARGISNULL(n))
 		return NULL;
-	/* the size first: a datum may be a gigabyte once it is decompressed */
-	if (toast_raw_datum_size(PG_GETARG_DATUM(n)) - VARHDRSZ > max)
-		ereport(ERROR,
-				(errcode(ERRCODE_STRING_DATA_RIGHT_TRUNCATION),
-				 errmsg("%s is longer than %d bytes", name, max),
-				 errhint("Shorten it, or keep the rest outside the ledger.")));
-	value = PG_GETARG_TEXT_PP(n);
-	return value;
+	ledger_refusal_raise(ledger_refuse_text(PG_GETARG_DATUM(n), name, max));
+	return PG_GETARG_TEXT_PP(n);
 }
 
 const char *
 ledger_arg_name(FunctionCallInfo fcinfo, int n, const char *name, int max)
 {
-	text	   *value = ledger_arg_text(fcinfo, n, name, max);
-
-	if (value == NULL)
+	if (PG_ARGISNULL(n))
 		return NULL;
-	if (VARSIZE_ANY_EXHDR(value) == 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("%s must not be empty", name),
-				 errhint("Pass a text that is not empty, or NULL where the argument may be left out.")));
-	return text_to_cstring(value);
+	ledger_refusal_raise(ledger_refuse_name(PG_GETARG_DATUM(n), name, max));
+	return text_to_cstring(PG_GETARG_TEXT_PP(n));
 }
 
 const char *

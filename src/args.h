@@ -8,6 +8,7 @@
 
 #include "account.h"
 #include "fmgr.h"
+#include "refusal.h"
 #include "utils/numeric.h"
 #include "utils/timestamp.h"
 #include "utils/uuid.h"
@@ -16,6 +17,13 @@
 #define LEDGER_MAX_NAME			63		/* of type, reference_type */
 #define LEDGER_MAX_TEXT			4096	/* of description, reason */
 #define LEDGER_MAX_METADATA		65536	/* of metadata as jsonb */
+
+/* The same checks on a value; NULL: nothing is wrong with it. */
+extern LedgerRefusal *ledger_refuse_null(const char *name);
+extern LedgerRefusal *ledger_refuse_text(Datum value, const char *name, int max);
+extern LedgerRefusal *ledger_refuse_name(Datum value, const char *name, int max);
+extern LedgerRefusal *ledger_refuse_metadata(Datum value);
+extern LedgerRefusal *ledger_refuse_effective_at(TimestampTz value);
 
 extern void ledger_arg_required(FunctionCallInfo fcinfo, int n, const char *name);
 extern const pg_uuid_t *ledger_arg_uuid(FunctionCallInfo fcinfo, int n, const char *name);

@@ -12,6 +12,7 @@
 #include "common/cryptohash.h"
 #include "common/sha2.h"
 #include "mb/pg_wchar.h"
+#include "miscadmin.h"
 #include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
@@ -167,6 +168,46 @@ ledger_journal_probe_key(Store *journal, const pg_uuid_t *key)
 	}
 }
 
+/* One scan for all: to begin and end one costs as much as the look. */
+void
+ledger_journal_probe_keys(Store *journal, const pg_uuid_t **list, int n, int64 *ids)
+{
+	SnapshotData dirty;
+	StoreScan  *scan = NULL;
+	Datum		values[J_COLUMNS];
+	bool		isnull[J_COLUMNS];
+
+	InitDirtySnapshot(dirty);
+	for (int i = 0; i < n;)
+	{
+		StoreKey	key = {F_UUID_EQ, UUIDPGetDatum(list[i]), false, 0};
+		TransactionId wait = InvalidTransactionId;
+
+		CHECK_FOR_INTERRUPTS();
+		if (scan)
+			ledger_store_rescan(scan, &key, 1);
+		else
+			scan = ledger_store_scan(journal, "journal_key", &dirty, &key, 1);
+		ids[i] = 0;
+		if (ledger_store_next(scan, ForwardScanDirection, values, isnull, NULL))
+		{
+			ids[i] = DatumGetInt64(values[J_TRANSACTION]);
+			wait = TransactionIdIsValid(dirty.xmin) ? dirty.xmin : dirty.xmax;
+		}
+		if (TransactionIdIsValid(wait))
+		{
+			/* nothing is pinned while we wait */
+			ledger_store_end(scan);
+			scan = NULL;
+			XactLockTableWait(wait, NULL, NULL, XLTW_None);
+		}
+		else
+			i++;
+	}
+	if (scan)
+		ledger_store_end(scan);
+}
+
 /* ---- reading ------------------------------------------------------------------- */
 
 static char *
@@ -280,15 +321,13 @@ set_pointer(Datum *values, bool *isnull, int column, const void *value)
 	values[column] = PointerGetDatum(value);
 }
 
-/* Inserts one posting; header NULL on all rows but the first. */
-void
-ledger_journal_insert(Store *journal, const JournalRow *row, const JournalHeader *header,
-					  Numeric debit_after, Numeric credit_after)
+/* One posting; header NULL on all rows but the first. */
+static void
+write_row(const JournalRow *row, const JournalHeader *header, Numeric debit_after,
+		  Numeric credit_after, Datum *values, bool *isnull)
 {
-	Datum		values[J_COLUMNS] = {0};
-	bool		isnull[J_COLUMNS];
-
-	memset(isnull, true, sizeof(isnull));
+	memset(values, 0, J_COLUMNS * sizeof(Datum));
+	memset(isnull, true, J_COLUMNS * sizeof(bool));
 #define SET(column, value)	(values[column] = (value), isnull[column] = false)
 	SET(J_TRANSACTION, Int64GetDatum(row->transaction_id));
 	SET(J_ORDINAL, Int16GetDatum(row->ordinal));
@@ -320,5 +359,27 @@ ledger_journal_insert(Store *journal, const JournalRow *row, const JournalHeader
 		set_pointer(values, isnull, J_METADATA, header->metadata);
 	}
 #undef SET
+}
+
+/* Inserts one posting. */
+void
+ledger_journal_insert(Store *journal, const JournalRow *row, const JournalHeader *header,
+					  Numeric debit_after, Numeric credit_after)
+{
+	Datum		values[J_COLUMNS];
+	bool		isnull[J_COLUMNS];
+
+	write_row(row, header, debit_after, credit_after, values, isnull);
 	ledger_store_insert(journal, values, isnull);
+}
+
+void
+ledger_journal_bulk_add(StoreBulk *bulk, const JournalRow *row, const JournalHeader *header,
+						Numeric debit_after, Numeric credit_after)
+{
+	Datum		values[J_COLUMNS];
+	bool		isnull[J_COLUMNS];
+
+	write_row(row, header, debit_after, credit_after, values, isnull);
+	ledger_store_bulk_add(bulk, values, isnull);
 }

@@ -52,6 +52,12 @@ extern int64 ledger_journal_key_order(const pg_uuid_t *key);
 extern int64 ledger_journal_find_key(Store *journal, const pg_uuid_t *key, Snapshot snapshot);
 extern int64 ledger_journal_probe_key(Store *journal, const pg_uuid_t *key);
 
+/*
+ * Many keys, best in their order: ids[i] is the transaction that has keys[i],
+ * 0: none. Waits as the probe of one does.
+ */
+extern void ledger_journal_probe_keys(Store *journal, const pg_uuid_t **keys, int n, int64 *ids);
+
 extern int	ledger_journal_transaction(Store *journal, int64 id, Snapshot snapshot,
 									   JournalRow **rows);
 extern void ledger_journal_lock(Store *journal, JournalRow *row, Snapshot snapshot);
@@ -62,5 +68,10 @@ extern Numeric ledger_journal_sum(const JournalRow *rows, int n);
 extern void ledger_journal_insert(Store *journal, const JournalRow *row,
 								  const JournalHeader *header,
 								  Numeric debit_after, Numeric credit_after);
+
+/* One of many, see ledger_store_bulk_begin(). */
+extern void ledger_journal_bulk_add(StoreBulk *bulk, const JournalRow *row,
+									const JournalHeader *header,
+									Numeric debit_after, Numeric credit_after);
 
 #endif							/* LEDGER_JOURNAL_H */

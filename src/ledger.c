@@ -12,6 +12,7 @@
 
 #include "account.h"
 #include "compare.h"
+#include "inbox.h"
 #include "legacy_plain.h"
 #include "mirror.h"
 #include "place.h"
@@ -36,5 +37,6 @@ _PG_init(void)
 	ledger_compare_init();
 	ledger_mirror_init();
 	ledger_capture_init();
+	ledger_inbox_init();
 	MarkGUCPrefixReserved("ledger");
 }

@@ -11,6 +11,7 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/resowner.h"
@@ -22,6 +23,8 @@
 #include "legacy_plain.h"
 #include "mirror.h"
 #include "mirror_users.h"
+
+#define MIRROR_SLICE	10000	/* users whose rows are written together */
 
 MirrorExpectation *ledger_mirror_expectation = NULL;
 
@@ -177,11 +180,11 @@ must_be_raised(int sqlstate)
 }
 
 /*
- * The same in a subtransaction. Returns the error that was contained, or
- * NULL; raises what must not be contained.
+ * The same for several, in one subtransaction. Returns the error that was
+ * contained, or NULL; raises what must not be contained.
  */
 static ErrorData *
-write_contained(Mirror *mirror)
+write_contained(Mirror **mirrors, int n)
 {
 	MemoryContext context = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
@@ -191,7 +194,8 @@ write_contained(Mirror *mirror)
 	MemoryContextSwitchTo(context);
 	PG_TRY();
 	{
-		write_watched(mirror);
+		for (int i = 0; i < n; i++)
+			write_watched(mirrors[i]);
 		ReleaseCurrentSubTransaction();
 	}
 	PG_CATCH();
@@ -306,14 +310,14 @@ compare_after(Mirror *mirror, const char *cause, const char *error_code, const c
 static void
 note_missing(Mirror *mirror)
 {
+	const MirrorState *state = mirror->request->hook_state;
 	bool		is_new = false;
 
-	for (int i = 0; i < mirror->request->naccounts; i++)
+	for (int i = 0; i < mirror->user->naccounts; i++)
 	{
-		PostingAccount *pa = &mirror->request->accounts[i];
+		int			index = state->accounts[mirror->user->first + i];
 
-		is_new |= (pa->mark_opened & mirror->table->bit) && pa->account.has_user &&
-			memcmp(&pa->account.user_id, &mirror->user_id, UUID_LEN) == 0;
+		is_new |= (mirror->request->accounts[index].mark_opened & mirror->table->bit) != 0;
 	}
 	for (int i = 0; i < mirror->table->ncolumns; i++)
 	{
@@ -387,6 +391,9 @@ accounts_after_call(Mirror *mirror, const PostingUser *before)
 		const LedgerAccount *account = &mirror->request->accounts[index].account;
 		int			at = 0;
 
+		/* a batch has not opened it after all */
+		if (account->id == 0)
+			continue;
 		while (at < n && mirror->accounts[at].id != account->id)
 			at++;
 		mirror->accounts[at] = *account;
@@ -411,30 +418,49 @@ read_accounts(Mirror *mirror, bool locked)
 	PopActiveSnapshot();
 }
 
-/* Writes the row of a user whom the call has moved; false: it was not written. */
-static bool
-write_now(Mirror *mirror)
+/* SQL has written the row, or not for that error. */
+static void
+finish_row(Mirror *mirror, const ErrorData *error)
 {
-	ErrorData  *error = NULL;
-
-	if (ledger_plain_add(mirror->table, &mirror->user_id, mirror->deltas, &mirror->row))
-		return true;
-	if (mirror->request->settings->strict_mode)
-		write_watched(mirror);
-	else
-		error = write_contained(mirror);
 	if (error)
 	{
 		record_failure(mirror, error);
-		return false;
+		return;
 	}
 	check_side_effects(mirror);
 	if (mirror->inserted)
 		note_missing(mirror);
-	return true;
+	if (mirror->request->settings->shadow_mode)
+		compare_after(mirror, NULL, NULL, NULL);
 }
 
+/*
+ * Rows that SQL has to write: under strict off all in one subtransaction. If
+ * that fails, each in one of its own, so that only what fails is left out.
+ */
 static void
+write_rows(Mirror **mirrors, int n, bool strict)
+{
+	bool		together = !strict && n > 1 && write_contained(mirrors, n) == NULL;
+
+	for (int i = 0; i < n; i++)
+	{
+		ErrorData  *error = NULL;
+
+		if (!together)
+		{
+			mirrors[i]->inserted = mirrors[i]->compare_all = false;
+			if (strict)
+				write_watched(mirrors[i]);
+			else
+				error = write_contained(&mirrors[i], 1);
+		}
+		finish_row(mirrors[i], error);
+	}
+}
+
+/* Mirrors what the call did to one user, unless SQL has to: then it is returned. */
+static Mirror *
 mirror_user(PostingRequest *request, LegacyTable *table, const MirrorUser *user,
 			const MirrorRow *row)
 {
@@ -450,12 +476,40 @@ mirror_user(PostingRequest *request, LegacyTable *table, const MirrorUser *user,
 		mirror->row = row->row;
 	}
 	else if (!ledger_mirror_deltas(request, user, table, mirror->deltas))
-		return;
+		return NULL;
 	read_accounts(mirror, row->exists);
-	if (!row->written && !write_now(mirror))
-		return;
+	if (!row->written && !ledger_plain_add(table, &mirror->user_id, mirror->deltas, &mirror->row))
+		return mirror;
 	if (request->settings->shadow_mode)
 		compare_after(mirror, NULL, NULL, NULL);
+	return NULL;
+}
+
+/* Some of the users, from the first on; what it needs for them is freed after it. */
+static void
+mirror_users(PostingRequest *request, LegacyTable *table, const MirrorUser *users,
+			 const MirrorRow *rows, int n)
+{
+	MemoryContext old = CurrentMemoryContext;
+	Mirror	  **by_sql;
+	int			nby_sql = 0;
+
+	/* a call for one user has the executor's short-lived one */
+	if (n > 1)
+		MemoryContextSwitchTo(AllocSetContextCreate(CurrentMemoryContext, "ledger mirror",
+													ALLOCSET_DEFAULT_SIZES));
+	by_sql = palloc(sizeof(Mirror *) * n);
+	for (int i = 0; i < n; i++)
+	{
+		Mirror	   *mirror = mirror_user(request, table, &users[i], &rows[i]);
+
+		CHECK_FOR_INTERRUPTS();
+		if (mirror)
+			by_sql[nby_sql++] = mirror;
+	}
+	write_rows(by_sql, nby_sql, request->settings->strict_mode);
+	if (n > 1)
+		MemoryContextDelete(MemoryContextSwitchTo(old));
 }
 
 /* The postings are in the journal and visible: the rows follow. */
@@ -463,15 +517,17 @@ static void
 mirror_written(PostingRequest *request)
 {
 	const MirrorState *state = request->hook_state;
-	const MirrorRow *row = state->rows;
+	const MirrorRow *rows = state->rows;
 	ListCell   *lc;
 
 	if (!state->mirrors)
 		return;
 	foreach(lc, state->tables)
 	{
-		for (int i = 0; i < state->nusers; i++)
-			mirror_user(request, lfirst(lc), &state->users[i], row++);
+		for (int i = 0; i < state->nusers; i += MIRROR_SLICE)
+			mirror_users(request, lfirst(lc), &state->users[i], &rows[i],
+						 Min(MIRROR_SLICE, state->nusers - i));
+		rows += state->nusers;
 	}
 }
 

@@ -8,7 +8,6 @@
 #include "postgres.h"
 
 #include "access/xact.h"
-#include "access/detoast.h"
 #include "catalog/pg_type.h"
 #include "executor/executor.h"
 #include "funcapi.h"
@@ -472,11 +471,7 @@ arg_metadata(FunctionCallInfo fcinfo, int n)
 {
 	if (PG_ARGISNULL(n))
 		return NULL;
-	if (toast_raw_datum_size(PG_GETARG_DATUM(n)) - VARHDRSZ > LEDGER_MAX_METADATA)
-		ereport(ERROR,
-				(errcode(ERRCODE_STRING_DATA_RIGHT_TRUNCATION),
-				 errmsg("metadata is longer than %d bytes", LEDGER_MAX_METADATA),
-				 errhint("Keep large documents outside the ledger and store their id.")));
+	ledger_refusal_raise(ledger_refuse_metadata(PG_GETARG_DATUM(n)));
 	return PG_GETARG_JSONB_P(n);
 }
 
@@ -509,10 +504,7 @@ ledger_post_transaction(PG_FUNCTION_ARGS)
 	if (request->has_effective_at)
 	{
 		request->effective_at = PG_GETARG_TIMESTAMPTZ(8);
-		if (TIMESTAMP_NOT_FINITE(request->effective_at))
-			ereport(ERROR,
-					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("effective_at must be finite")));
+		ledger_refusal_raise(ledger_refuse_effective_at(request->effective_at));
 	}
 	PG_RETURN_INT64(ledger_post(request));
 }

@@ -29,13 +29,8 @@
 #include "postgres.h"
 
 #include "access/xact.h"
-#include "catalog/namespace.h"
-#include "catalog/pg_type.h"
 #include "commands/sequence.h"
 #include "miscadmin.h"
-#include "nodes/makefuncs.h"
-#include "parser/parse_func.h"
-#include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/snapmgr.h"
 
@@ -47,264 +42,19 @@
 
 PostingHook ledger_posting_hook = {NULL, NULL, NULL};
 
-/* ---- requests ---------------------------------------------------------------- */
-
-PostingRequest *
-ledger_posting_new(const char *operation, const char *type)
-{
-	PostingRequest *request = palloc0(sizeof(PostingRequest));
-
-	request->operation = operation;
-	request->type = type;
-	request->max_accounts = request->max_lines = 4;
-	request->accounts = palloc(sizeof(PostingAccount) * request->max_accounts);
-	request->lines = palloc(sizeof(PostingLine) * request->max_lines);
-	return request;
-}
-
-static PostingAccount *
-add_account(PostingRequest *request)
-{
-	PostingAccount *account;
-
-	if (request->naccounts == request->max_accounts)
-	{
-		request->max_accounts *= 2;
-		request->accounts = repalloc_huge(request->accounts,
-										  sizeof(PostingAccount) * request->max_accounts);
-	}
-	account = &request->accounts[request->naccounts++];
-	memset(account, 0, sizeof(*account));
-	return account;
-}
-
-static bool
-same_user(bool has_a, const pg_uuid_t *a, bool has_b, const pg_uuid_t *b)
-{
-	return has_a == has_b && (!has_a || memcmp(a, b, UUID_LEN) == 0);
-}
-
-static int
-append_account(PostingRequest *request, const LedgerAccountType *type,
-			   const pg_uuid_t *user_id, const LedgerCurrency *currency)
-{
-	LedgerAccount *account = &add_account(request)->account;
-
-	account->type = type;
-	account->currency = currency;
-	account->has_user = user_id != NULL;
-	if (user_id)
-		account->user_id = *user_id;
-	return request->naccounts - 1;
-}
-
-/*
- * The account of that type, user (NULL: the house) and currency (NULL: the
- * type's own); its index in the request.
- */
-int
-ledger_posting_account(PostingRequest *request, const char *type_name,
-					   const pg_uuid_t *user_id, const char *currency_code)
-{
-	const LedgerAccountType *type = ledger_account_type(type_name);
-	const LedgerCurrency *currency = currency_code ? ledger_currency(currency_code) : type->currency;
-	LedgerAccount *account;
-
-	for (int i = 0; i < request->naccounts; i++)
-	{
-		account = &request->accounts[i].account;
-		if (account->type == type && account->currency == currency &&
-			same_user(account->has_user, &account->user_id, user_id != NULL, user_id))
-			return i;
-	}
-	return append_account(request, type, user_id, currency);
-}
-
-/* The same, not looked for among those there are already. */
-int
-ledger_posting_new_account(PostingRequest *request, const char *type_name,
-						   const pg_uuid_t *user_id)
-{
-	const LedgerAccountType *type = ledger_account_type(type_name);
-
-	return append_account(request, type, user_id, type->currency);
-}
-
-/* The account of that id; not looked for among those there are already. */
-int
-ledger_posting_account_id(PostingRequest *request, int64 id)
-{
-	PostingAccount *account = add_account(request);
-
-	account->by_id = true;
-	account->account.id = id;
-	return request->naccounts - 1;
-}
-
-void
-ledger_posting_line(PostingRequest *request, int debit, int credit, Numeric amount)
-{
-	PostingLine *line;
-
-	if (request->nlines == LEDGER_MAX_POSTINGS)
-		ereport(ERROR,
-				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-				 errmsg("a transaction has at most %d postings", LEDGER_MAX_POSTINGS)));
-	if (request->nlines == request->max_lines)
-	{
-		request->max_lines *= 2;
-		request->lines = repalloc(request->lines, sizeof(PostingLine) * request->max_lines);
-	}
-	line = &request->lines[request->nlines++];
-	line->debit = debit;
-	line->credit = credit;
-	line->amount = amount;
-}
-
-/* ---- messages ---------------------------------------------------------------- */
-
-/* Amounts are shown in details to those only who may read balances. */
-bool
-ledger_may_show_amounts(void)
-{
-	Oid			argtypes[2] = {UUIDOID, TEXTOID};
-	Oid			reader = LookupFuncName(list_make2(makeString("ledger"),
-												   makeString("get_account_balance")),
-										2, argtypes, true);
-
-	return OidIsValid(reader) &&
-		DatumGetBool(DirectFunctionCall2(has_function_privilege_id,
-										 ObjectIdGetDatum(reader),
-										 CStringGetTextDatum("EXECUTE")));
-}
-
-static const char *
-account_name(const LedgerAccount *account)
-{
-	if (!account->has_user)
-		return psprintf("%s in %s", account->type->name, account->currency->code);
-	return psprintf("%s of user %s", account->type->name,
-					DatumGetCString(DirectFunctionCall1(uuid_out,
-														UUIDPGetDatum(&account->user_id))));
-}
-
-static void
-raise_insufficient(const PostingAccount *pa, Numeric before, Numeric min)
-{
-	const LedgerAccount *account = &pa->account;
-	Numeric		after = ledger_account_balance(account);
-	int			digits = account->currency->display_digits;
-	char	   *available =
-		ledger_amount_out(ledger_amount_normalise(ledger_amount_sub(before, min), digits));
-	char	   *needed =
-		ledger_amount_out(ledger_amount_normalise(ledger_amount_sub(before, after), digits));
-
-	ereport(ERROR,
-			(errcode(ERRCODE_LG_INSUFFICIENT_FUNDS),
-			 errmsg("insufficient funds in account %s", account_name(account)),
-			 ledger_may_show_amounts() ?
-			 errdetail("Available is %s %s, the posting needs %s %s.",
-					   available, account->currency->code, needed, account->currency->code) : 0,
-			 account->has_user ?
-			 errhint("Post a smaller amount, or credit the user first.") :
-			 errhint("Post a smaller amount, or replenish the account first.")));
-}
-
-static void
-raise_not_open(const LedgerAccount *account)
-{
-	ereport(ERROR,
-			(errcode(ERRCODE_LG_ACCOUNT_NOT_OPEN),
-			 errmsg("account %s is %s", account_name(account),
-					ledger_account_status_name(account->status)),
-			 errdetail("Account " INT64_FORMAT " takes no postings.", account->id),
-			 errhint("Open it with set_account_status(%lld, 'open', reason).",
-					 (long long) account->id)));
-}
-
-static void
-raise_conflict(const PostingRequest *request, int64 other, const char *detail)
-{
-	ereport(ERROR,
-			(errcode(ERRCODE_LG_IDEMPOTENCY_CONFLICT),
-			 errmsg("idempotency key \"%s\" belongs to another request", request->key_text),
-			 other ? errdetail("Transaction " INT64_FORMAT " has this key; %s.", other, detail) :
-			 errdetail_internal("%s", detail),
-			 errhint("%s", request->conflict_hint ? request->conflict_hint :
-					 "Use a new reference for a new movement.")));
-}
-
 /* ---- replays ----------------------------------------------------------------- */
-
-static int
-resolve_for_compare(PostingRequest *request, int n)
-{
-	PostingAccount *pa = &request->accounts[n];
-
-	if (!pa->by_id && pa->account.id == 0)
-		(void) ledger_account_find(request->store, &pa->account, request->snapshot);
-	return n;
-}
-
-/* In what the request differs from the transaction that has its key; NULL: in nothing. */
-static const char *
-difference(PostingRequest *request, const JournalRow *rows, int nrows)
-{
-	const JournalRow *first = &rows[0];
-
-	if (!same_user(first->has_user, &first->user_id, request->has_user, &request->user_id))
-		return "it is for another user";
-	if (strcmp(first->type, request->type) != 0 || first->reverses != request->reverses ||
-		!same_user(first->has_reference, &first->reference_id,
-				   request->has_reference, &request->reference_id))
-		return "it is another movement";
-	if (nrows != request->nlines)
-		return "it has other postings";
-	for (int i = 0; i < nrows; i++)
-	{
-		PostingLine *line = &request->lines[i];
-		int			debit = resolve_for_compare(request, line->debit);
-		int			credit = resolve_for_compare(request, line->credit);
-
-		if (rows[i].debit_account_id != request->accounts[debit].account.id ||
-			rows[i].credit_account_id != request->accounts[credit].account.id)
-			return "it moves other accounts";
-		if (ledger_amount_cmp(rows[i].amount, line->amount) != 0)
-			return ledger_may_show_amounts() ?
-				psprintf("its amount is %s, the request's %s",
-						 ledger_amount_out(rows[i].amount), ledger_amount_out(line->amount)) :
-				"its amount is another";
-	}
-	return NULL;
-}
 
 /* The request is there already: the same gets its id, another is refused. */
 static void
 replay(PostingRequest *request, int64 id)
 {
-	JournalRow *rows;
-	int			nrows = ledger_journal_transaction(request->journal, id, request->snapshot, &rows);
-	const char *detail;
-	JournalRow *reversals;
-	int			n;
-
-	Assert(nrows > 0);
-	detail = difference(request, rows, nrows);
-	if (detail)
-		raise_conflict(request, id, detail);
-	n = ledger_journal_reversals(request->journal, id, request->snapshot, &reversals);
-	if (n > 0 && ledger_amount_cmp(ledger_journal_sum(reversals, n), rows[0].amount) >= 0)
-	{
-		request->conflict_hint = NULL;
-		raise_conflict(request, id, psprintf("transaction " INT64_FORMAT " has reversed it",
-											 reversals[n - 1].transaction_id));
-	}
+	ledger_refusal_raise(ledger_posting_refuse_replay(request, id));
 	request->transaction_id = id;
 	request->replayed = true;
 }
 
-static void
-take_snapshot(PostingRequest *request)
+void
+ledger_posting_take_snapshot(PostingRequest *request)
 {
 	if (request->snapshot)
 		UnregisterSnapshot(request->snapshot);
@@ -324,7 +74,7 @@ probe(PostingRequest *request)
 	int64		id;
 
 	/* S first: what is committed after it has moved the accounts, see step 6 */
-	take_snapshot(request);
+	ledger_posting_take_snapshot(request);
 	if (request->key_text == NULL)
 		return false;
 	id = ledger_journal_probe_key(request->journal, &request->key);
@@ -335,7 +85,7 @@ probe(PostingRequest *request)
 		/* committed since S: a newer one sees it, if there may be one */
 		if (IsolationUsesXactSnapshot())
 			ledger_store_serialization_failure();
-		take_snapshot(request);
+		ledger_posting_take_snapshot(request);
 	}
 	replay(request, id);
 	if (request->changed)
@@ -344,19 +94,6 @@ probe(PostingRequest *request)
 }
 
 /* ---- accounts: find, open, lock ------------------------------------------------- */
-
-static void
-check_account(const PostingRequest *request, const LedgerAccount *account)
-{
-	if (!request->allow_reserved && strcmp(account->type->name, LEDGER_PENDING_INVESTMENT) == 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_LG_NOT_ALLOWED),
-				 errmsg("account %s cannot be posted to by %s()",
-						account_name(account), request->operation),
-				 errdetail("Each balance of %s is the sum of open reservations.",
-						   LEDGER_PENDING_INVESTMENT),
-				 errhint("Use reserve_for_investment(), release_reservation() or execute_investment().")));
-}
 
 static int
 compare_user(const void *key, const void *user)
@@ -422,41 +159,25 @@ find_by_ids(PostingRequest *request)
 		int64		id = pa->account.id;
 
 		if (pa->by_id && !find_account(request, pa))
-			ereport(ERROR,
-					(errcode(ERRCODE_LG_NOT_ALLOWED),
-					 errmsg("account " INT64_FORMAT " does not exist", id),
-					 errdetail("No account has that id."),
-					 errhint("open_account() returns an account's id.")));
-		check_account(request, &pa->account);
+			ledger_refusal_raise(ledger_posting_refuse_unknown(id));
+		ledger_refusal_raise(ledger_posting_refuse_account(request, &pa->account));
 	}
 }
 
-/* Both legs of a posting are in one currency and two accounts. */
 static void
 check_lines(PostingRequest *request)
 {
 	for (int i = 0; i < request->nlines; i++)
 	{
-		const LedgerAccount *debit = &request->accounts[request->lines[i].debit].account;
-		const LedgerAccount *credit = &request->accounts[request->lines[i].credit].account;
+		PostingLine *line = &request->lines[i];
 
-		if (debit == credit)
-			ereport(ERROR,
-					(errcode(ERRCODE_LG_NOT_ALLOWED),
-					 errmsg("posting %d debits and credits the same account", i + 1),
-					 errdetail("A posting moves money from one account to another."),
-					 errhint("Name two accounts.")));
-		if (debit->currency != credit->currency)
-			ereport(ERROR,
-					(errcode(ERRCODE_LG_NOT_ALLOWED),
-					 errmsg("posting %d debits an account in %s and credits one in %s",
-							i + 1, debit->currency->code, credit->currency->code),
-					 errdetail("A posting is in one currency."),
-					 errhint("Change currencies by two postings through fx_clearing.")));
+		ledger_refusal_raise(ledger_posting_refuse_line(request, i));
 		if (request->raw_amounts)
-			request->lines[i].amount =
-				ledger_amount_check(request->lines[i].amount, debit->currency->code,
-									debit->currency->scale, debit->currency->display_digits);
+		{
+			const LedgerCurrency *currency = request->accounts[line->debit].account.currency;
+
+			line->amount = ledger_amount_normalise(line->amount, currency->display_digits);
+		}
 	}
 }
 
@@ -473,6 +194,15 @@ compare_user_and_type(const void *a, const void *b)
 	if (c == 0)
 		c = strcmp(x->type->name, y->type->name);
 	return c ? c : strcmp(x->currency->code, y->currency->code);
+}
+
+void
+ledger_posting_open_missing(PostingRequest *request, PostingAccount **missing, int n)
+{
+	qsort(missing, n, sizeof(missing[0]), compare_user_and_type);
+	for (int i = 0; i < n; i++)
+		(void) ledger_stripe_open_account(request->store, &missing[i]->account);
+	CommandCounterIncrement();
 }
 
 /*
@@ -495,10 +225,7 @@ find_accounts(PostingRequest *request)
 	}
 	if (nmissing == 0)
 		return true;
-	qsort(missing, nmissing, sizeof(missing[0]), compare_user_and_type);
-	for (int i = 0; i < nmissing; i++)
-		(void) ledger_stripe_open_account(request->store, &missing[i]->account);
-	CommandCounterIncrement();
+	ledger_posting_open_missing(request, missing, nmissing);
 	return false;
 }
 
@@ -513,18 +240,23 @@ is_opening_balance(const LedgerAccount *account)
  * house's opening_balance comes first: a call that has opened a user holds it
  * before it takes any other.
  */
-static int
-compare_lock_order(const void *a, const void *b, void *arg)
+int
+ledger_posting_lock_order(const LedgerAccount *x, const LedgerAccount *y)
 {
-	PostingRequest *request = arg;
-	const LedgerAccount *x = &request->accounts[*(const int *) a].account;
-	const LedgerAccount *y = &request->accounts[*(const int *) b].account;
-
 	if (x->has_user != y->has_user)
 		return x->has_user ? -1 : 1;
 	if (!x->has_user && is_opening_balance(x) != is_opening_balance(y))
 		return is_opening_balance(x) ? -1 : 1;
 	return x->id < y->id ? -1 : x->id > y->id;
+}
+
+static int
+compare_lock_order(const void *a, const void *b, void *arg)
+{
+	PostingRequest *request = arg;
+
+	return ledger_posting_lock_order(&request->accounts[*(const int *) a].account,
+									 &request->accounts[*(const int *) b].account);
 }
 
 static void
@@ -589,29 +321,8 @@ set_totals(PostingAccount *pa)
 	if (pa->add_credits)
 		account->credits = ledger_amount_normalise(add(account->credits, pa->add_credits), digits);
 	if (is_moved(pa))
-		account->version++;
+		account->version += Max(pa->transactions, 1);
 	account->opened |= pa->mark_opened;
-}
-
-static void
-check_limit(const PostingAccount *pa)
-{
-	const LedgerAccount *account = &pa->account;
-	Numeric		min = ledger_account_min_balance(account);
-	Numeric		before;
-	Numeric		after;
-
-	if (account->status != LEDGER_ACCOUNT_OPEN)
-		raise_not_open(account);
-	if (min == NULL || account->stripes > 0)
-		return;
-	after = ledger_account_balance(account);
-	if (ledger_amount_cmp(after, min) >= 0)
-		return;
-	before = ledger_account_net(account, pa->running_debits, pa->running_credits);
-	/* below a limit that was raised later, money may still come in */
-	if (ledger_amount_cmp(after, before) < 0)
-		raise_insufficient(pa, before, min);
 }
 
 /*
@@ -661,7 +372,8 @@ update_striped(PostingRequest *request, bool alone)
 
 		if (pa->account.stripes == 0 || !is_moved(pa))
 			continue;
-		if (!ledger_stripe_add(&pa->account, pa->add_debits, pa->add_credits, request->snapshot,
+		if (!ledger_stripe_add(&pa->account, pa->add_debits, pa->add_credits,
+							   Max(pa->transactions, 1), request->snapshot,
 							   in_order ? ledger_journal_key_order(&request->key) :
 							   LEDGER_ANY_STRIPE))
 			return false;
@@ -687,8 +399,10 @@ update_accounts(PostingRequest *request)
 	{
 		PostingAccount *pa = &request->accounts[request->order[i]];
 
-		if (is_moved(pa))
-			check_limit(pa);
+		/* a batch has looked at each item's */
+		if (is_moved(pa) && !request->is_batch)
+			ledger_refusal_raise(ledger_posting_refuse_limit(&pa->account, pa->running_debits,
+															 pa->running_credits));
 	}
 	return update_striped(request, result == UPDATE_NOTHING);
 }
@@ -696,11 +410,13 @@ update_accounts(PostingRequest *request)
 /*
  * Locks the accounts without changing them; false as update_accounts(). A
  * striped one has nothing to be locked: its stripe is chosen when it is added to.
+ * A batch takes the first one too in its newest version, and probes all its
+ * keys again if any has moved: it would never get through beside a busy account.
  */
 static bool
 lock_accounts(PostingRequest *request)
 {
-	bool		first = true;
+	bool		follow = request->is_batch;
 
 	request->moved = false;
 	for (int i = 0; i < request->naccounts; i++)
@@ -708,19 +424,43 @@ lock_accounts(PostingRequest *request)
 		LedgerAccount *account = &request->accounts[request->order[i]].account;
 		ItemPointerData before = account->tid;
 
-		if (account->stripes > 0)
+		if (account->id == 0 || account->stripes > 0)
 			continue;
-		if (ledger_account_lock(request->store, account, request->snapshot, !first) != TM_Ok)
+		if (ledger_account_lock(request->store, account, request->snapshot, follow) != TM_Ok)
 		{
-			if (first)
+			if (!follow)
 				return false;
 			elog(ERROR, "account " INT64_FORMAT " is gone", account->id);
 		}
+		follow = true;
 		if (!ItemPointerEquals(&before, &account->tid))
 			request->moved = true;
-		first = false;
 	}
 	return true;
+}
+
+void
+ledger_posting_lock_accounts(PostingRequest *request)
+{
+	sort_accounts(request);
+	(void) lock_accounts(request);
+}
+
+void
+ledger_posting_update_accounts(PostingRequest *request)
+{
+	fold(request);
+	if (!update_accounts(request))
+		elog(ERROR, "an account changed under its lock");
+}
+
+void
+ledger_posting_add(LedgerAccount *account, bool debit, Numeric amount)
+{
+	Numeric    *total = debit ? &account->debits : &account->credits;
+
+	*total = ledger_amount_normalise(ledger_amount_add(*total, amount),
+									 account->currency->display_digits);
 }
 
 /* ---- the journal ---------------------------------------------------------------- */
@@ -798,7 +538,7 @@ write_journal(PostingRequest *request)
 		FlushErrorState();
 		if (request->moved || IsolationUsesXactSnapshot())
 			ledger_store_serialization_failure();
-		raise_conflict(request, 0, "It was taken at the same moment by another session.");
+		ledger_refusal_raise(ledger_posting_refuse_conflict(request, LEDGER_KEY_TAKEN));
 	}
 	PG_END_TRY();
 }
@@ -817,8 +557,8 @@ check_state(const PostingRequest *request)
 				 errhint("Turn the mirror on: SELECT ledger.configure(shadow_mode => true).")));
 }
 
-static void
-begin_call(PostingRequest *request)
+void
+ledger_posting_begin(PostingRequest *request)
 {
 	PreventCommandIfReadOnly(psprintf("ledger.%s()", request->operation));
 	PreventCommandIfParallelMode(psprintf("ledger.%s()", request->operation));
@@ -833,8 +573,8 @@ begin_call(PostingRequest *request)
 		ledger_journal_key(request->key_text, &request->key);
 }
 
-static void
-end_call(PostingRequest *request)
+void
+ledger_posting_end(PostingRequest *request)
 {
 	UnregisterSnapshot(request->snapshot);
 	ledger_store_close(request->journal);
@@ -849,7 +589,7 @@ end_call(PostingRequest *request)
 static bool
 prepare(PostingRequest *request, bool final)
 {
-	begin_call(request);
+	ledger_posting_begin(request);
 	if (probe(request))
 		return true;
 	find_by_ids(request);
@@ -888,7 +628,7 @@ finish(PostingRequest *request)
 		CommandCounterIncrement();
 		ledger_posting_hook.written(request);
 	}
-	end_call(request);
+	ledger_posting_end(request);
 	return request->transaction_id;
 }
 
@@ -908,7 +648,7 @@ ledger_post(PostingRequest *request)
 	}
 	if (replayed)
 	{
-		end_call(request);
+		ledger_posting_end(request);
 		return request->transaction_id;
 	}
 	return finish(request);
@@ -928,7 +668,7 @@ ledger_posting_lock(PostingRequest *request)
 		replayed = probe(request);
 	}
 	if (replayed)
-		end_call(request);
+		ledger_posting_end(request);
 	return !replayed;
 }
 
@@ -959,7 +699,7 @@ ledger_posting_replayed_meanwhile(PostingRequest *request)
 	}
 	if (!probe(request))
 		return false;
-	end_call(request);
+	ledger_posting_end(request);
 	return true;
 }
 
@@ -967,7 +707,7 @@ ledger_posting_replayed_meanwhile(PostingRequest *request)
 void
 ledger_posting_cancel(PostingRequest *request)
 {
-	end_call(request);
+	ledger_posting_end(request);
 }
 
 /* Whether one of the accounts holds reserved money. */

@@ -17,6 +17,8 @@
 
 #define LEDGER_MAX_POSTINGS		32767
 
+#define LEDGER_KEY_TAKEN		"It was taken at the same moment by another session."
+
 /* One account as the call moves it. */
 typedef struct PostingAccount
 {
@@ -28,6 +30,7 @@ typedef struct PostingAccount
 	Numeric		running_credits;
 	int			mark_opened;	/* bits to set in account.opened */
 	int			seen;			/* number of the S that the row was read with */
+	int			transactions;	/* of the call that move it; 0 is as good as 1 */
 } PostingAccount;
 
 /* All that a user of the call has, as S sees it. */
@@ -65,11 +68,13 @@ typedef struct PostingRequest
 	bool		allow_reserved; /* may touch pending_investment */
 	bool		is_opening;		/* posted by the hook itself */
 	bool		raw_amounts;	/* to be checked once the accounts are known */
+	bool		is_batch;		/* lines are transactions of their own: see batch.c */
 
 	/* postings */
 	PostingAccount *accounts;
 	int			naccounts;
 	int			max_accounts;
+	struct HTAB *names;			/* of accounts, once there are many */
 	PostingLine *lines;
 	int			nlines;
 	int			max_lines;
@@ -142,5 +147,54 @@ extern Numeric ledger_posting_change(const PostingRequest *request, int n);
 
 /* Whether the caller may be shown amounts in an error's detail. */
 extern bool ledger_may_show_amounts(void);
+
+/* ---- steps of a call, and its checks, for batch.c ------------------------------ */
+
+extern void ledger_posting_begin(PostingRequest *request);
+extern void ledger_posting_end(PostingRequest *request);
+
+/* An account, not looked for among those there are already; its index. */
+extern int	ledger_posting_append_account(PostingRequest *request, const LedgerAccountType *type,
+										  const pg_uuid_t *user_id,
+										  const LedgerCurrency *currency);
+
+/* Takes the snapshot S anew. */
+extern void ledger_posting_take_snapshot(PostingRequest *request);
+
+/* Opens accounts that are not there, in everybody's order, before any row is locked. */
+extern void ledger_posting_open_missing(PostingRequest *request, PostingAccount **missing, int n);
+
+/*
+ * Locks the accounts in everybody's order, those with an id 0 left out, and
+ * reads them in their newest version; moved says whether some row had been
+ * updated since S.
+ */
+extern void ledger_posting_lock_accounts(PostingRequest *request);
+
+/* Updates the accounts, which are locked, by what the lines move. */
+extern void ledger_posting_update_accounts(PostingRequest *request);
+
+/* Of two accounts, which is locked first: below zero if x. */
+extern int	ledger_posting_lock_order(const LedgerAccount *x, const LedgerAccount *y);
+
+/* The account as it is after amount is added to its debits or credits. */
+extern void ledger_posting_add(LedgerAccount *account, bool debit, Numeric amount);
+
+/*
+ * Why not; NULL: nothing is wrong. Replay: with the transaction that has the
+ * request's key. Limit: account is as it would be, from these totals.
+ */
+extern bool ledger_same_user(bool has_a, const pg_uuid_t *a, bool has_b, const pg_uuid_t *b);
+extern LedgerRefusal *ledger_posting_refuse_replay(PostingRequest *request, int64 id);
+extern LedgerRefusal *ledger_posting_refuse_conflict(const PostingRequest *request,
+													 const char *detail);
+extern const char *ledger_posting_difference(PostingRequest *request, const JournalRow *rows,
+											 int nrows);
+extern LedgerRefusal *ledger_posting_refuse_unknown(int64 id);
+extern LedgerRefusal *ledger_posting_refuse_account(const PostingRequest *request,
+													const LedgerAccount *account);
+extern LedgerRefusal *ledger_posting_refuse_line(const PostingRequest *request, int n);
+extern LedgerRefusal *ledger_posting_refuse_limit(const LedgerAccount *account,
+												  Numeric debits, Numeric credits);
 
 #endif							/* LEDGER_POSTING_H */

@@ -27,7 +27,6 @@
 #include "catalog/namespace.h"
 #include "executor/executor.h"
 #include "miscadmin.h"
-#include "nodes/execnodes.h"
 #include "storage/bufmgr.h"
 #include "storage/lmgr.h"
 #include "utils/inval.h"
@@ -38,38 +37,7 @@
 #include "utils/syscache.h"
 
 #include "compat.h"
-#include "store.h"
-
-typedef struct StoreIndex
-{
-	Oid			oid;
-	NameData	name;
-	IndexInfo  *info;
-	ExprState  *predicate;		/* NULL: every row is in the index */
-} StoreIndex;
-
-struct StoreCache
-{
-	MemoryContext context;
-	Oid			relid;
-	TupleDesc	desc;			/* a copy, not reference-counted */
-	AttrNumber	attnum[STORE_MAX_COLUMNS];	/* of the spec's columns */
-	bool		has_foreign_columns;	/* somebody added a column */
-	EState	   *estate;			/* for predicates and index expressions */
-	int			nindexes;
-	StoreIndex	indexes[STORE_MAX_INDEXES];
-};
-
-struct Store
-{
-	StoreSpec  *spec;
-	StoreCache *cache;
-	LOCKMODE	lockmode;
-	Relation	relation;
-	Relation	indexes[STORE_MAX_INDEXES]; /* NULL until needed */
-	TupleTableSlot *read_slot;	/* buffer slot */
-	TupleTableSlot *write_slot; /* heap slot */
-};
+#include "store_parts.h"
 
 struct StoreScan
 {
@@ -367,17 +335,15 @@ check_foreign_columns(Store *store, TupleTableSlot *slot)
 }
 
 /*
- * The row as a tuple in the write slot. Columns that C does not know are NULL
+ * The row as a tuple in the slot. Columns that C does not know are NULL
  * in a new row and keep their value in an updated one.
  */
-static TupleTableSlot *
-form_row(Store *store, Datum *values, bool *isnull, ItemPointer old)
+void
+ledger_store_fill_slot(Store *store, TupleTableSlot *slot, Datum *values, bool *isnull,
+					   ItemPointer old)
 {
 	StoreCache *cache = store->cache;
-	TupleTableSlot *slot = store->write_slot;
 
-	if (slot == NULL)
-		slot = store->write_slot = MakeSingleTupleTableSlot(cache->desc, &TTSOpsHeapTuple);
 	ExecClearTuple(slot);
 	memset(slot->tts_isnull, true, cache->desc->natts * sizeof(bool));
 	if (old && cache->has_foreign_columns)
@@ -401,7 +367,15 @@ form_row(Store *store, Datum *values, bool *isnull, ItemPointer old)
 	ExecStoreVirtualTuple(slot);
 	ExecMaterializeSlot(slot);
 	slot->tts_tableOid = cache->relid;
-	return slot;
+}
+
+static TupleTableSlot *
+form_row(Store *store, Datum *values, bool *isnull, ItemPointer old)
+{
+	if (store->write_slot == NULL)
+		store->write_slot = MakeSingleTupleTableSlot(store->cache->desc, &TTSOpsHeapTuple);
+	ledger_store_fill_slot(store, store->write_slot, values, isnull, old);
+	return store->write_slot;
 }
 
 /* ---- scans --------------------------------------------------------------- */
@@ -426,6 +400,14 @@ ledger_store_scan(Store *store, const char *index, Snapshot snapshot,
 	}
 	rel = open_index_by_name(store, index);
 	Assert(nkeys <= STORE_MAX_KEYS);
+	scan->index = ledger_index_beginscan(store->relation, rel, snapshot, nkeys);
+	ledger_store_rescan(scan, keys, nkeys);
+	return scan;
+}
+
+void
+ledger_store_rescan(StoreScan *scan, const StoreKey *keys, int nkeys)
+{
 	for (int i = 0; i < nkeys; i++)
 		ScanKeyEntryInitialize(&scan->keys[i],
 							   keys[i].isnull ? SK_ISNULL | SK_SEARCHNULL : 0,
@@ -433,12 +415,11 @@ ledger_store_scan(Store *store, const char *index, Snapshot snapshot,
 							   keys[i].isnull ? InvalidStrategy :
 							   keys[i].strategy ? keys[i].strategy : BTEqualStrategyNumber,
 							   InvalidOid,
-							   keys[i].isnull ? InvalidOid : rel->rd_indcollation[i],
+							   keys[i].isnull ? InvalidOid :
+							   scan->index->indexRelation->rd_indcollation[i],
 							   keys[i].isnull ? InvalidOid : keys[i].function,
 							   keys[i].value);
-	scan->index = ledger_index_beginscan(store->relation, rel, snapshot, nkeys);
 	index_rescan(scan->index, scan->keys, nkeys, NULL, 0);
-	return scan;
 }
 
 /*
@@ -485,6 +466,17 @@ ledger_store_fetch(Store *store, ItemPointer tid, Snapshot snapshot,
 
 /* ---- writes --------------------------------------------------------------- */
 
+Relation
+ledger_store_index_for_insert(Store *store, int n)
+{
+	IndexInfo  *info = store->cache->indexes[n].info;
+
+	/* what a GIN or BRIN index keeps there points into its relation, which we close */
+	info->ii_AmCache = NULL;
+	info->ii_Context = CurrentMemoryContext;
+	return open_index(store, n);
+}
+
 /*
  * Index entries of the row in slot. An update that changes no key
  * (unchanged) needs no uniqueness check: it holds the row's lock, and the
@@ -510,10 +502,7 @@ insert_index_entries(Store *store, TupleTableSlot *slot, bool unchanged)
 			continue;
 		if (index->predicate && !ExecQual(index->predicate, econtext))
 			continue;
-		rel = open_index(store, i);
-		/* what a GIN or BRIN index keeps there points into its relation, which we close */
-		index->info->ii_AmCache = NULL;
-		index->info->ii_Context = CurrentMemoryContext;
+		rel = ledger_store_index_for_insert(store, i);
 		check = index->info->ii_Unique && !unchanged ? UNIQUE_CHECK_YES : UNIQUE_CHECK_NO;
 		FormIndexDatum(index->info, slot, estate, values, isnull);
 		index_insert(rel, values, isnull, &slot->tts_tid, store->relation,
@@ -531,6 +520,8 @@ ledger_store_insert(Store *store, Datum *values, bool *isnull)
 	table_tuple_insert(store->relation, slot, GetCurrentCommandId(true), 0, NULL);
 	insert_index_entries(store, slot, false);
 }
+
+/* ---- rows that may be there ------------------------------------------------ */
 
 /*
  * Speculative insertion, as INSERT ... ON CONFLICT DO NOTHING does it: false
@@ -576,6 +567,8 @@ ledger_store_insert_new(Store *store, const char *arbiter, Datum *values, bool *
 		ledger_store_serialization_failure();
 	return inserted;
 }
+
+/* ---- updates and locks ----------------------------------------------------- */
 
 /* Somebody else was first: 40001 under a transaction snapshot. */
 static void

@@ -55,6 +55,8 @@ extern void ledger_store_forget(StoreSpec *spec);
 /* index NULL: every row, keys ignored. */
 extern StoreScan *ledger_store_scan(Store *store, const char *index, Snapshot snapshot,
 									const StoreKey *keys, int nkeys);
+/* The same scan with other keys, as many as it had. */
+extern void ledger_store_rescan(StoreScan *scan, const StoreKey *keys, int nkeys);
 extern bool ledger_store_next(StoreScan *scan, ScanDirection direction,
 							  Datum *values, bool *isnull, ItemPointer tid);
 extern void ledger_store_end(StoreScan *scan);
@@ -64,6 +66,19 @@ extern bool ledger_store_fetch(Store *store, ItemPointer tid, Snapshot snapshot,
 							   Datum *values, bool *isnull);
 
 extern void ledger_store_insert(Store *store, Datum *values, bool *isnull);
+
+/*
+ * Many rows: ledger_store_bulk_add() takes each, and they are in the table and
+ * its indexes, and visible to the next command, after ledger_store_bulk_end().
+ * Values are copied. If a unique index is violated, ledger_store_bulk_failed()
+ * says by which of the rows, counted from 0.
+ */
+typedef struct StoreBulk StoreBulk;
+
+extern StoreBulk *ledger_store_bulk_begin(Store *store);
+extern void ledger_store_bulk_add(StoreBulk *bulk, Datum *values, bool *isnull);
+extern void ledger_store_bulk_end(StoreBulk *bulk);
+extern int	ledger_store_bulk_failed(const StoreBulk *bulk);
 
 /* Inserts unless the named unique index holds the row's key already: false. */
 extern bool ledger_store_insert_new(Store *store, const char *arbiter,

@@ -289,14 +289,15 @@ typedef enum StripeResult
 } StripeResult;
 
 static void
-update_stripe(Store *store, Stripe *stripe, Numeric debits, Numeric credits, int digits)
+update_stripe(Store *store, Stripe *stripe, Numeric debits, Numeric credits, int transactions,
+			  int digits)
 {
 	PlaceKey	place = {.kind = LEDGER_PLACE_STRIPE, .id = stripe->account_id,
 	.part = stripe->stripe};
 	Datum		values[STRIPE_COLUMNS];
 	bool		isnull[STRIPE_COLUMNS];
 
-	stripe->version++;
+	stripe->version += transactions;
 	if (debits)
 		stripe->debits = ledger_amount_normalise(ledger_amount_add(stripe->debits, debits), digits);
 	if (credits)
@@ -311,7 +312,7 @@ update_stripe(Store *store, Stripe *stripe, Numeric debits, Numeric credits, int
 /* Adds to this one, unless it is held, or not seen by the snapshot (NULL: any). */
 static StripeResult
 try_stripe(Store *store, Stripe *stripe, const Remembered *known, int digits,
-		   Numeric debits, Numeric credits, Snapshot snapshot, bool wait)
+		   Numeric debits, Numeric credits, int transactions, Snapshot snapshot, bool wait)
 {
 	StripeResult result = STRIPE_ADDED;
 	ItemPointerData lock;
@@ -326,7 +327,7 @@ try_stripe(Store *store, Stripe *stripe, const Remembered *known, int digits,
 	else if (snapshot && !ledger_store_sees(store, snapshot))
 		result = STRIPE_UNSEEN;
 	else
-		update_stripe(store, stripe, debits, credits, digits);
+		update_stripe(store, stripe, debits, credits, transactions, digits);
 	ledger_store_unlock_tuple(store, &lock);
 	return result;
 }
@@ -334,7 +335,7 @@ try_stripe(Store *store, Stripe *stripe, const Remembered *known, int digits,
 /* Tries all from the one used last on; waits only if all are held. */
 static void
 add_to_any(Store *store, const LedgerAccount *account, Stripe *stripe, Remembered *known,
-		   Numeric debits, Numeric credits, Snapshot snapshot)
+		   Numeric debits, Numeric credits, int transactions, Snapshot snapshot)
 {
 	int			first = known ? known->stripe : LEDGER_BACKEND_NUMBER % account->stripes;
 
@@ -345,7 +346,7 @@ add_to_any(Store *store, const LedgerAccount *account, Stripe *stripe, Remembere
 		CHECK_FOR_INTERRUPTS();
 		stripe->stripe = (first + i) % account->stripes;
 		result = try_stripe(store, stripe, known, account->currency->display_digits,
-							debits, credits, snapshot, i >= account->stripes);
+							debits, credits, transactions, snapshot, i >= account->stripes);
 		if (result == STRIPE_ADDED)
 			return;
 		if (i < account->stripes)
@@ -359,12 +360,12 @@ add_to_any(Store *store, const LedgerAccount *account, Stripe *stripe, Remembere
 /* Waits for this one; false: it has changed since the snapshot. */
 static bool
 add_in_order(Store *store, const LedgerAccount *account, Stripe *stripe, Remembered *known,
-			 Numeric debits, Numeric credits, Snapshot snapshot)
+			 Numeric debits, Numeric credits, int transactions, Snapshot snapshot)
 {
 	for (;;)
 	{
 		switch (try_stripe(store, stripe, known, account->currency->display_digits,
-						   debits, credits, snapshot, true))
+						   debits, credits, transactions, snapshot, true))
 		{
 			case STRIPE_ADDED:
 				return true;
@@ -381,7 +382,7 @@ add_in_order(Store *store, const LedgerAccount *account, Stripe *stripe, Remembe
 
 bool
 ledger_stripe_add(const LedgerAccount *account, Numeric debits, Numeric credits,
-				  Snapshot snapshot, int64 order)
+				  int transactions, Snapshot snapshot, int64 order)
 {
 	Store	   *store = ledger_store_open(&stripe_spec, RowExclusiveLock);
 	Remembered *known = recall_id(account->id);
@@ -389,12 +390,13 @@ ledger_stripe_add(const LedgerAccount *account, Numeric debits, Numeric credits,
 	bool		added = true;
 
 	if (order == LEDGER_ANY_STRIPE)
-		add_to_any(store, account, &stripe, known, debits, credits,
+		add_to_any(store, account, &stripe, known, debits, credits, transactions,
 				   IsolationUsesXactSnapshot() ? snapshot : NULL);
 	else
 	{
 		stripe.stripe = order % account->stripes;
-		added = add_in_order(store, account, &stripe, known, debits, credits, snapshot);
+		added = add_in_order(store, account, &stripe, known, debits, credits, transactions,
+							 snapshot);
 	}
 	if (added && known && order == LEDGER_ANY_STRIPE)
 	{

@@ -25,14 +25,15 @@ extern void ledger_stripe_remember(const LedgerAccount *account);
 extern bool ledger_stripe_open_account(Store *accounts, LedgerAccount *account);
 
 /*
- * Adds to one stripe of the account (NULL: nothing). Without an order it is any
+ * Adds to one stripe of the account (NULL: nothing), what so many transactions
+ * move. Without an order it is any
  * that nobody holds, and only if all are held one is waited for. An order says
  * which, waits for it, and false says that somebody was there since the
  * snapshot: nothing has changed. Under a transaction snapshot that is 40001.
  */
 #define LEDGER_ANY_STRIPE	(-1)
 extern bool ledger_stripe_add(const LedgerAccount *account, Numeric debits, Numeric credits,
-							  Snapshot snapshot, int64 order);
+							  int transactions, Snapshot snapshot, int64 order);
 
 /* Adds the stripes' totals to those of the account's row. */
 extern void ledger_stripe_sum(LedgerAccount *account, Snapshot snapshot);

@@ -28,9 +28,11 @@ AS $$
 		('writer', 'routine', 'EXECUTE', ARRAY[
 			'credit_user_usdc', 'debit_user_usdc', 'move_funds_to_fiat_exposure', 'move_funds_to_usdc',
 			'reserve_for_investment', 'release_reservation', 'execute_investment', 'settle_sale',
-			'reverse_transaction', 'post', 'open_account', 'find_transaction',
+			'reverse_transaction', 'post', 'post_batch', 'open_account', 'find_transaction',
 			'record_broker_account', 'record_broker_positions']),
-		('writer', 'type', 'USAGE', ARRAY['posting']),
+		('writer', 'relation', 'INSERT', ARRAY['inbox']),
+		('writer', 'relation', 'SELECT', ARRAY['inbox_results']),
+		('writer', 'type', 'USAGE', ARRAY['posting', 'transfer']),
 
 		('operator', 'routine', 'EXECUTE', ARRAY[
 			'configure', 'set_account_status', 'set_account_limit', 'set_account_stripes', 'expire_reservations',
@@ -39,6 +41,7 @@ AS $$
 		('operator', 'relation', 'SELECT', ARRAY[
 			'settings', 'settings_log', 'account_status_log', 'reconciliation_runs', 'legacy_mappings',
 			'legacy_columns', 'legacy_log', 'legacy_writes', 'legacy_writers', 'repair_log']),
+		('operator', 'relation', 'DELETE', ARRAY['inbox_results']),
 		('operator', 'type', 'USAGE', ARRAY['settings_row', 'repaired_column']),
 
 		('admin', 'routine', 'EXECUTE', ARRAY['attach_legacy', 'detach_legacy', 'configure_capture']),
@@ -49,7 +52,7 @@ AS $$
 
 		('owner', 'routine', NULL, ARRAY['grant_access', 'revoke_access', 'rearm']),
 		('internal', 'routine', NULL, ARRAY[
-			'access_rules', 'access_check', 'guards', 'disarmed', 'guard', 'drop_guard', 'type_guard', 'legacy_changed', 'capture',
+			'access_rules', 'access_check', 'guards', 'disarmed', 'guard', 'drop_guard', 'type_guard', 'legacy_changed', 'capture', 'inbox_post',
 			'broker_text', 'broker_number', 'broker_position', 'last_sale_settled',
 			'legacy_count', 'legacy_mapping', 'legacy_default_constants', 'legacy_check_types',
 			'legacy_check_table', 'legacy_check_columns', 'legacy_check_writes', 'legacy_deferred',

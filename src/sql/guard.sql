@@ -43,7 +43,8 @@ AS $$
 			('ledger.legacy_mappings', 'mapping'),
 			('ledger.legacy_columns', 'mapping'),
 			('ledger.currencies', 'type'),
-			('ledger.account_types', 'type')
+			('ledger.account_types', 'type'),
+			('ledger.inbox', 'inbox')
 		UNION ALL
 		SELECT c.oid::regclass::text, 'legacy'
 		FROM ledger.legacy_mappings m JOIN pg_class c ON c.oid = m.legacy
@@ -59,6 +60,9 @@ AS $$
 		('type', 'type_guard', 'BEFORE INSERT OR DELETE OR UPDATE', 'ROW', 'type_guard'),
 		('type', 'guard_truncate', 'BEFORE TRUNCATE', 'STATEMENT', 'guard'),
 		('mapping', 'legacy_changed', 'AFTER INSERT OR DELETE OR UPDATE OR TRUNCATE', 'STATEMENT', 'legacy_changed'),
+		('inbox', 'inbox_begin', 'BEFORE INSERT', 'STATEMENT', 'inbox_post'),
+		('inbox', 'inbox_collect', 'BEFORE INSERT', 'ROW', 'inbox_post'),
+		('inbox', 'inbox_post', 'AFTER INSERT', 'STATEMENT', 'inbox_post'),
 		('legacy', 'ledger_capture', 'AFTER INSERT OR DELETE OR UPDATE', 'ROW', 'capture'),
 		('legacy', 'ledger_capture_truncate', 'BEFORE TRUNCATE', 'STATEMENT', 'capture')
 	) AS t (kind, trigger_name, events, level, function_name) USING (kind)

@@ -22,6 +22,7 @@ INSERT INTO public.expected VALUES
 	('open_house_balance', 'account_type text, currency text, amount numeric, reason text', 'bigint', 'volatile'),
 	('reverse_transaction', 'transaction_id bigint, reason text, amount numeric DEFAULT NULL::numeric, reference_id uuid DEFAULT NULL::uuid', 'bigint', 'volatile'),
 	('post', 'type text, postings ledger.posting[], idempotency_key text DEFAULT NULL::text, user_id uuid DEFAULT NULL::uuid, reference_id uuid DEFAULT NULL::uuid, reference_type text DEFAULT NULL::text, description text DEFAULT NULL::text, metadata jsonb DEFAULT NULL::jsonb, effective_at timestamp with time zone DEFAULT NULL::timestamp with time zone', 'bigint', 'volatile'),
+	('post_batch', 'transfers ledger.transfer[], on_error text DEFAULT ''stop''::text', 'SETOF item integer, result text, transaction_id bigint, message text', 'volatile'),
 	('open_account', 'account_type text, user_id uuid DEFAULT NULL::uuid, currency text DEFAULT NULL::text', 'bigint', 'volatile'),
 	('set_account_status', 'account_id bigint, status text, reason text', 'void', 'volatile'),
 	('set_account_limit', 'account_id bigint, min_balance numeric, reason text', 'void', 'volatile'),

@@ -3,6 +3,10 @@
 --
 SELECT no_plan();
 
+CREATE TABLE public.batch_items AS SELECT ARRAY(
+	SELECT ROW('mine', NULL, NULL, n, NULL, '00000000-0000-4000-8000-0000000000a1', 'system_buffer_usdc', 'usdc_balance', NULL, NULL, NULL, NULL, NULL, NULL)::ledger.transfer
+	FROM generate_series(1, 2) n) AS items;
+
 SELECT ok(NOT has_schema_privilege('public', 'ledger', 'USAGE'), 'PUBLIC may not use the schema');
 SELECT ok(NOT has_schema_privilege('public', 'ledger', 'CREATE'), 'nor create in it');
 SELECT is_empty($$SELECT c.oid::regclass, p FROM pg_class c, unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE', 'TRUNCATE', 'REFERENCES', 'TRIGGER']) p
@@ -82,4 +86,26 @@ RESET ROLE;
 
 DROP OWNED BY contract_stranger;
 DROP ROLE contract_stranger;
+-- Batches: a writer posts them, by the function and by the table; a reader does not.
+CREATE ROLE contract_reader;
+CREATE ROLE contract_writer;
+SELECT ledger.grant_access('contract_reader', 'reader');
+SELECT ledger.grant_access('contract_writer', 'writer');
+GRANT SELECT ON public.batch_items TO contract_reader, contract_writer;
+SET ROLE contract_reader;
+SELECT throws_ok($$SELECT * FROM ledger.post_batch((SELECT items FROM public.batch_items))$$, '42501', NULL, 'a reader posts no batch');
+SELECT throws_ok($$INSERT INTO ledger.inbox (type, amount, user_id, debit_type, credit_type) VALUES ('mine', 1, '00000000-0000-4000-8000-0000000000a1', 'system_buffer_usdc', 'usdc_balance')$$,
+	'42501', NULL, 'and inserts nothing into the inbox');
+SELECT throws_ok($$SELECT * FROM ledger.inbox_results$$, '42501', NULL, 'nor reads what became of others');
+RESET ROLE;
+SET ROLE contract_writer;
+SELECT results_eq($$SELECT result FROM ledger.post_batch((SELECT items FROM public.batch_items))$$, ARRAY['posted', 'posted'], 'a writer posts a batch');
+SELECT lives_ok($$INSERT INTO ledger.inbox (type, amount, user_id, debit_type, credit_type) VALUES ('mine', 1, '00000000-0000-4000-8000-0000000000a1', 'system_buffer_usdc', 'usdc_balance')$$,
+	'and by the inbox');
+SELECT throws_ok($$SELECT * FROM ledger.inbox$$, '42501', NULL, 'which he cannot read');
+SELECT lives_ok($$SELECT * FROM ledger.inbox_results$$, 'but what was not posted');
+SELECT throws_ok($$DELETE FROM ledger.inbox_results$$, '42501', NULL, 'not delete it');
+RESET ROLE;
+SELECT is((SELECT array_agg(DISTINCT t.posted_by) FROM ledger.transactions t WHERE t.type = 'mine'), ARRAY['contract_writer'], 'posted_by is the role that posted them');
+
 SELECT * FROM finish();
