@@ -157,6 +157,7 @@ INSERT INTO done VALUES
 	(40, 'operator', $$SELECT ledger.configure(strict_mode => true, reason => 'a test')$$),
 	(41, 'operator', $$SELECT ledger.set_account_status(1, 'open', 'a test')$$),
 	(42, 'operator', $$SELECT ledger.set_account_limit(1, NULL, 'a test')$$),
+	(52, 'operator', $$SELECT ledger.set_account_stripes(1, 0, 'a test')$$),
 	(43, 'operator', $$SELECT ledger.expire_reservations()$$),
 	(44, 'operator', $$SELECT ledger.fund_broker(1)$$),
 	(45, 'operator', $$SELECT ledger.replenish_buffer('system_buffer_usdc', 1)$$),

@@ -245,7 +245,8 @@ apply_change(LedgerAccount *account, const AccountChange *change, Snapshot snaps
 					(errcode(ERRCODE_LG_NOT_ALLOWED),
 					 errmsg("account " INT64_FORMAT " has a lowest balance", account->id),
 					 errdetail("An account with a limit is one row, against which the limit is checked."),
-					 errhint("Pass 0 stripes; many postings at once are what post_batch() is for.")));
+					 errhint("Pass 0 stripes. A limit that was set is taken away by set_account_limit(%lld, NULL, reason).",
+							 (long long) account->id)));
 		ledger_stripe_change(account, change->stripes, snapshot);
 	}
 }

@@ -144,7 +144,7 @@ find_account(PostingRequest *request, PostingAccount *pa)
 	else if (pa->by_id ? !ledger_account_find_by_id(request->store, &pa->account, request->snapshot) :
 			 !ledger_account_find(request->store, &pa->account, request->snapshot))
 		return false;
-	ledger_stripe_remember(&pa->account);
+	ledger_stripe_remember(request->store, &pa->account);
 	pa->seen = request->nsnapshots;
 	return true;
 }

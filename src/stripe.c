@@ -153,16 +153,38 @@ ledger_stripe_recall(LedgerAccount *account, bool by_id)
 }
 
 /*
- * Remembers a striped account as it was read under the settings' lock. Under a
- * transaction snapshot the row may be an old one: then it is read each time.
+ * Nobody locks the row of a striped account, so it is here that a transaction
+ * snapshot which does not see its newest version is noticed. Under the
+ * settings' lock there will be no newer one.
+ */
+static void
+check_newest(Store *accounts, const LedgerAccount *account)
+{
+	LedgerAccount newest = {.id = account->id};
+
+	/* what is committed by now, and no predicate locks */
+	if (!ledger_account_find_by_id(accounts, &newest, SnapshotSelf) ||
+		!ItemPointerEquals(&newest.tid, (ItemPointer) &account->tid))
+		ledger_store_serialization_failure();
+}
+
+/*
+ * Remembers a striped account as it was read under the settings' lock. What a
+ * transaction snapshot saw is not remembered: it is read each time.
  */
 void
-ledger_stripe_remember(const LedgerAccount *account)
+ledger_stripe_remember(Store *accounts, const LedgerAccount *account)
 {
 	Remembered *known;
 
-	if (account->stripes == 0 || account->external_id || IsolationUsesXactSnapshot() ||
-		nremembered == MAX_REMEMBERED || recall_id(account->id))
+	if (account->stripes == 0)
+		return;
+	if (IsolationUsesXactSnapshot())
+	{
+		check_newest(accounts, account);
+		return;
+	}
+	if (account->external_id || nremembered == MAX_REMEMBERED || recall_id(account->id))
 		return;
 	stripe_relid = ledger_store_oid(&stripe_spec);
 	known = &remembered[nremembered];
@@ -332,7 +354,10 @@ try_stripe(Store *store, Stripe *stripe, const Remembered *known, int digits,
 	return result;
 }
 
-/* Tries all from the one used last on; waits only if all are held. */
+/*
+ * Tries all from the one used last on. If all are held one is waited for, and
+ * then it begins anew there: any that has become free will do.
+ */
 static void
 add_to_any(Store *store, const LedgerAccount *account, Stripe *stripe, Remembered *known,
 		   Numeric debits, Numeric credits, int transactions, Snapshot snapshot)
@@ -354,6 +379,8 @@ add_to_any(Store *store, const LedgerAccount *account, Stripe *stripe, Remembere
 		if (result == STRIPE_UNSEEN)
 			ledger_store_serialization_failure();
 		XactLockTableWait(stripe->holder, NULL, NULL, XLTW_None);
+		first = stripe->stripe;
+		i = -1;
 	}
 }
 

@@ -14,9 +14,11 @@ extern void ledger_stripe_init(void);
 /*
  * A striped account as this backend remembers it, by id or by type and
  * currency; false: ask the table. Holds while the settings' lock is held.
+ * What was found in the table is given to remember(), which raises 40001 if a
+ * transaction snapshot saw an old version of it.
  */
 extern bool ledger_stripe_recall(LedgerAccount *account, bool by_id);
-extern void ledger_stripe_remember(const LedgerAccount *account);
+extern void ledger_stripe_remember(Store *accounts, const LedgerAccount *account);
 
 /*
  * Inserts the account with the stripes of its type; false, and no id, if

@@ -72,17 +72,25 @@ BEGIN
 END
 $$;
 
-/* The house's accounts of those types: one row each, which everybody locks. */
-CREATE OR REPLACE PROCEDURE plain(VARIADIC types text[]) LANGUAGE plpgsql AS
+/* The house's accounts of those types get so many stripes. */
+CREATE OR REPLACE PROCEDURE stripes(n int, VARIADIC types text[]) LANGUAGE plpgsql AS
 $$
 DECLARE
 	ids bigint[];
 BEGIN
 	SELECT array_agg(ledger.open_account(o.name, NULL, o.code)) INTO ids
-	FROM (SELECT t.name, c.code FROM unnest(types) WITH ORDINALITY AS w (name, n) JOIN ledger.account_types t USING (name)
-		  JOIN ledger.currencies c ON c.code = COALESCE(t.currency, c.code) ORDER BY w.n, c.code) o;
+	FROM (SELECT t.name, c.code FROM unnest(types) WITH ORDINALITY AS w (name, ordinal) JOIN ledger.account_types t USING (name)
+		  JOIN ledger.currencies c ON c.code = COALESCE(t.currency, c.code) ORDER BY w.ordinal, c.code) o;
 	COMMIT;
-	PERFORM ledger.set_account_stripes(id, 0, 'one row') FROM unnest(ids) AS id;
+	PERFORM ledger.set_account_stripes(id, stripes.n, 'test') FROM unnest(ids) AS id;
+END
+$$;
+
+/* They are one row each, which everybody locks. */
+CREATE OR REPLACE PROCEDURE plain(VARIADIC types text[]) LANGUAGE plpgsql AS
+$$
+BEGIN
+	CALL stripes(0, VARIADIC types);
 END
 $$;
 

@@ -26,6 +26,7 @@ INSERT INTO public.expected VALUES
 	('open_account', 'account_type text, user_id uuid DEFAULT NULL::uuid, currency text DEFAULT NULL::text', 'bigint', 'volatile'),
 	('set_account_status', 'account_id bigint, status text, reason text', 'void', 'volatile'),
 	('set_account_limit', 'account_id bigint, min_balance numeric, reason text', 'void', 'volatile'),
+	('set_account_stripes', 'account_id bigint, stripes integer, reason text, lock_wait interval DEFAULT ''00:00:02''::interval', 'void', 'volatile'),
 	('expire_reservations', 'max_count integer DEFAULT 1000', 'bigint', 'volatile'),
 	('find_transaction', 'idempotency_key text', 'bigint', 'stable'),
 	-- reads

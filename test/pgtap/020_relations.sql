@@ -32,7 +32,7 @@ CREATE VIEW public.tables AS
 	FROM pg_class c WHERE c.relnamespace = 'ledger'::regnamespace AND c.relkind IN ('r', 'p');
 SELECT cmp_ok((SELECT count(*) FROM public.tables), '>=', 9::bigint, 'there are tables to look at');
 SELECT has_table('ledger', n, format('table %s', n))
-FROM unnest(ARRAY['currencies', 'account_types', 'accounts', 'journal', 'settings', 'reservation_rows', 'reservation_draws',
+FROM unnest(ARRAY['currencies', 'account_types', 'accounts', 'account_stripes', 'journal', 'settings', 'reservation_rows', 'reservation_draws',
 	'legacy_mappings', 'legacy_writes', 'reconciliation_runs', 'broker_accounts', 'broker_positions']) n;
 SELECT is_empty($$SELECT t.name FROM public.tables t
 	WHERE t.name <> 'inbox' AND NOT EXISTS (SELECT FROM pg_index i WHERE i.indrelid = t.oid AND i.indisprimary AND i.indisvalid)$$,
@@ -68,6 +68,7 @@ SELECT has_sequence('ledger', 'account_id_seq', 'sequence of accounts');
 -- Indexes that the contract's promises rest on.
 SELECT index_is_unique('ledger', 'journal', 'journal_key', 'an idempotency key is there once');
 SELECT index_is_unique('ledger', 'reservation_rows', 'reservation_rows_order', 'an order has one reservation');
+SELECT col_is_pk('ledger', 'account_stripes', ARRAY['account_id', 'stripe'], 'a stripe is an account''s and has a number in it');
 SELECT has_index('ledger', 'journal', 'journal_debit', ARRAY['debit_account_id', 'transaction_id', 'ordinal'], 'statements by debit account');
 SELECT has_index('ledger', 'journal', 'journal_credit', ARRAY['credit_account_id', 'transaction_id', 'ordinal'], 'statements by credit account');
 SELECT col_is_pk('ledger', 'journal', ARRAY['transaction_id', 'ordinal'], 'a posting is a transaction''s and has a place in it');
@@ -88,7 +89,7 @@ FROM (VALUES
 	('transactions', ARRAY['posted_by', 'reverses', 'reversed_by', 'effective_at']),
 	('reservations', ARRAY['id', 'remaining', 'status', 'expires_at']),
 	('journal', ARRAY['key', 'xact', 'effective_at']),
-	('accounts', ARRAY['min_balance', 'opened', 'version'])) AS v (relation, columns)
+	('accounts', ARRAY['min_balance', 'opened', 'stripes', 'version'])) AS v (relation, columns)
 JOIN pg_attribute a ON a.attrelid = ('ledger.' || v.relation)::regclass AND a.attname = ANY (v.columns);
 
 -- The journal is one row a posting with both legs: unbalanced is impossible.

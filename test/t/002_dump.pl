@@ -22,9 +22,9 @@ my ($one, $two, $three, $four) = map { customer($_) } 1 .. 4;
 my ($order, $deposit) = map { "00000000-0000-4000-9000-00000000000$_" } 1, 2;
 $node->safe_psql('source', <<SQL);
 INSERT INTO ledger.currencies (code, scale, display_digits) VALUES ('EUR', 6, 2);
-INSERT INTO ledger.account_types (name, owner, currency, normal_side, min_balance, description) VALUES
-	('spending_balance', 'user', 'EUR', 'credit', 0, 'The customer''s EUR to spend'),
-	('card_scheme', 'house', 'EUR', 'debit', NULL, 'EUR at the card scheme');
+INSERT INTO ledger.account_types (name, owner, currency, normal_side, min_balance, stripes, description) VALUES
+	('spending_balance', 'user', 'EUR', 'credit', 0, 0, 'The customer''s EUR to spend'),
+	('card_scheme', 'house', 'EUR', 'debit', NULL, 3, 'EUR at the card scheme');
 SELECT ledger.credit_user_usdc('$one', 100.5, 'a deposit', '$deposit');
 SELECT ledger.reserve_for_investment('$one', 60, '$order', now() + interval '1 year');
 SELECT ledger.execute_investment('$one', 20, '$order', 'first');
@@ -35,6 +35,9 @@ SELECT ledger.post('card_load', ARRAY[(ledger.open_account('card_scheme'),
 	ledger.open_account('spending_balance', '$three'), 12.34)::ledger.posting],
 	'load-1', metadata => '{"card": [1, null, "\\\\"]}', effective_at => '2026-01-01 00:00:00+00');
 SELECT ledger.fund_broker(1000);
+SELECT ledger.set_account_stripes(ledger.open_account('system_buffer_usdc'), 5, 'enough');
+SELECT ledger.set_account_stripes(ledger.open_account('broker_operational'), 0, 'one row');
+SELECT ledger.credit_user_usdc('$two', 11, 'another deposit');
 SELECT ledger.set_account_status(ledger.open_account('fiat_exposure', '$three'), 'frozen', 'asked by the customer');
 SELECT ledger.set_account_limit(ledger.open_account('system_buffer_fiat'), -5000, 'overdraft');
 SELECT ledger.record_broker_account('{"id": "b1", "equity": "50", "cash": "20"}', '$one');
@@ -60,6 +63,7 @@ sub contents
 	return $node->safe_psql($database, join ";\n", (
 		(map { "SELECT '$_', t FROM $_ AS t ORDER BY t::text COLLATE \"C\"" } split /\n/, $tables),
 		(map { "SELECT '$_', last_value, is_called FROM $_" } split /\n/, $sequences),
+		q{SELECT 'balances', b FROM ledger.account_balances b ORDER BY b.account_id},
 		q{SELECT t.tgrelid::regclass, t.tgenabled, pg_get_triggerdef(t.oid) FROM pg_trigger t
 			JOIN pg_class c ON c.oid = t.tgrelid
 			WHERE NOT t.tgisinternal AND (c.relnamespace = 'ledger'::regnamespace OR c.relname = 'balances')

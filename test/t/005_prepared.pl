@@ -111,7 +111,8 @@ sub is_clean
 }
 
 # Each wait of the protocol: for the legacy row, for the key, for an account of
-# the house.
+# the house that is one row.
+query("SELECT ledger.set_account_stripes(ledger.open_account('system_buffer_usdc'), 0, 'one row')");
 my %waits = (
 	'legacy row' => [
 		"UPDATE public.balances SET updated_at = now() WHERE user_id = '$two'",
