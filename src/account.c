@@ -1,11 +1,6 @@
 /*
  * account.c
- *		Currencies, account types and accounts: find, open, lock, apply.
- *
- * Types and currencies are few and hardly change: each backend keeps them in
- * a context of its own until a relcache invalidation of either table (sent by
- * their guard trigger) drops it. A pointer to one is good for the call that
- * looked it up.
+ *		Accounts: find, open, lock, update.
  *
  * An account's row is read into a LedgerAccount and written back from it; the
  * order in which accounts are locked is posting.c's.
@@ -13,20 +8,11 @@
 #include "postgres.h"
 
 #include "access/xact.h"
-#include "catalog/pg_type.h"
 #include "commands/sequence.h"
-#include "commands/trigger.h"
 #include "common/hashfn.h"
-#include "executor/spi.h"
 #include "miscadmin.h"
-#include "tcop/cmdtag.h"
-#include "tcop/pquery.h"
 #include "utils/builtins.h"
-#include "utils/datum.h"
 #include "utils/fmgroids.h"
-#include "utils/inval.h"
-#include "utils/memutils.h"
-#include "utils/rel.h"
 #include "utils/snapmgr.h"
 
 #include "account.h"
@@ -35,24 +21,6 @@
 #include "place.h"
 
 #define ROOM_PERCENT	35		/* of a page, for new versions of its rows */
-
-/* ---- the three tables ----------------------------------------------------- */
-
-enum
-{
-	CURRENCY_CODE, CURRENCY_SCALE, CURRENCY_DISPLAY, CURRENCY_COLUMNS
-};
-static const char *const currency_columns[] = {"code", "scale", "display_digits"};
-static StoreSpec currency_spec = {"currencies", currency_columns, CURRENCY_COLUMNS, NULL};
-
-enum
-{
-	TYPE_NAME, TYPE_OWNER, TYPE_CURRENCY, TYPE_SIDE, TYPE_MIN, TYPE_STRIPES, TYPE_COLUMNS
-};
-static const char *const type_columns[] = {
-	"name", "owner", "currency", "normal_side", "min_balance", "stripes"
-};
-static StoreSpec type_spec = {"account_types", type_columns, TYPE_COLUMNS, NULL};
 
 enum
 {
@@ -68,232 +36,6 @@ static const char *const account_columns[] = {
 static StoreSpec account_spec = {"accounts", account_columns, ACCOUNT_COLUMNS, NULL};
 
 static const char *const status_names[] = {"open", "frozen", "closed"};
-
-/* ---- types and currencies -------------------------------------------------- */
-
-typedef struct TypeCache
-{
-	MemoryContext context;
-	Oid			currencies;		/* OIDs of the tables it was read from */
-	Oid			account_types;
-	int			ncurrencies;
-	LedgerCurrency *currency;
-	int			ntypes;
-	LedgerAccountType *type;
-} TypeCache;
-
-static TypeCache *type_cache = NULL;
-
-static void
-relcache_callback(Datum arg, Oid relid)
-{
-	TypeCache  *cache = type_cache;
-
-	if (cache == NULL)
-		return;
-	if (OidIsValid(relid) && relid != cache->currencies && relid != cache->account_types)
-		return;
-	type_cache = NULL;
-	/* a call may be using it: it goes with the transaction */
-	if (TopTransactionContext != NULL)
-		MemoryContextSetParent(cache->context, TopTransactionContext);
-	else
-		MemoryContextDelete(cache->context);
-}
-
-void
-ledger_account_init(void)
-{
-	CacheRegisterRelcacheCallback(relcache_callback, (Datum) 0);
-}
-
-/* Reads all rows of a small table; fill gets each and returns true to keep it. */
-static int
-read_all(StoreSpec *spec, size_t size, void **list,
-		 void (*fill) (TypeCache *cache, void *item, Datum *values, bool *isnull),
-		 TypeCache *cache)
-{
-	Store	   *store = ledger_store_open(spec, AccessShareLock);
-	/* the latest, in a parallel worker too */
-	Snapshot	snapshot = RegisterSnapshot(GetCatalogSnapshot(ledger_store_oid(spec)));
-	StoreScan  *scan = ledger_store_scan(store, NULL, snapshot, NULL, 0);
-	Datum		values[STORE_MAX_COLUMNS];
-	bool		isnull[STORE_MAX_COLUMNS];
-	int			n = 0;
-	int			max = 16;
-
-	*list = MemoryContextAllocZero(cache->context, size * max);
-	while (ledger_store_next(scan, ForwardScanDirection, values, isnull, NULL))
-	{
-		if (n == max)
-		{
-			max *= 2;
-			*list = repalloc(*list, size * max);
-		}
-		fill(cache, (char *) *list + size * n, values, isnull);
-		n++;
-	}
-	ledger_store_end(scan);
-	UnregisterSnapshot(snapshot);
-	ledger_store_close(store);
-	return n;
-}
-
-static const LedgerCurrency *
-find_currency(TypeCache *cache, const char *code)
-{
-	for (int i = 0; i < cache->ncurrencies; i++)
-	{
-		if (strcmp(cache->currency[i].code, code) == 0)
-			return &cache->currency[i];
-	}
-	return NULL;
-}
-
-static void
-fill_currency(TypeCache *cache, void *item, Datum *values, bool *isnull)
-{
-	LedgerCurrency *currency = item;
-
-	text_to_cstring_buffer(DatumGetTextPP(values[CURRENCY_CODE]), currency->code,
-						   sizeof(currency->code));
-	currency->scale = DatumGetInt16(values[CURRENCY_SCALE]);
-	currency->display_digits = DatumGetInt16(values[CURRENCY_DISPLAY]);
-}
-
-static void
-fill_type(TypeCache *cache, void *item, Datum *values, bool *isnull)
-{
-	LedgerAccountType *type = item;
-	MemoryContext old;
-
-	text_to_cstring_buffer(DatumGetTextPP(values[TYPE_NAME]), type->name, NAMEDATALEN);
-	type->owner_user = strcmp(TextDatumGetCString(values[TYPE_OWNER]), "user") == 0;
-	type->debit_normal = strcmp(TextDatumGetCString(values[TYPE_SIDE]), "debit") == 0;
-	type->currency = isnull[TYPE_CURRENCY] ? NULL :
-		find_currency(cache, TextDatumGetCString(values[TYPE_CURRENCY]));
-	type->unknown_currency = !isnull[TYPE_CURRENCY] && type->currency == NULL;
-	type->stripes = DatumGetInt16(values[TYPE_STRIPES]);
-	type->min_balance = NULL;
-	if (!isnull[TYPE_MIN])
-	{
-		old = MemoryContextSwitchTo(cache->context);
-		type->min_balance = DatumGetNumericCopy(values[TYPE_MIN]);
-		MemoryContextSwitchTo(old);
-	}
-}
-
-static TypeCache *
-types(void)
-{
-	while (type_cache == NULL)
-	{
-		MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "ledger types",
-													  ALLOCSET_SMALL_SIZES);
-		TypeCache  *cache = MemoryContextAllocZero(context, sizeof(TypeCache));
-
-		cache->context = context;
-		cache->currencies = ledger_store_oid(&currency_spec);
-		cache->account_types = ledger_store_oid(&type_spec);
-		/* what is invalidated while we read is noticed: it is in place */
-		type_cache = cache;
-		PG_TRY();
-		{
-			cache->ncurrencies = read_all(&currency_spec, sizeof(LedgerCurrency),
-										  (void **) &cache->currency, fill_currency, cache);
-			cache->ntypes = read_all(&type_spec, sizeof(LedgerAccountType),
-									 (void **) &cache->type, fill_type, cache);
-		}
-		PG_CATCH();
-		{
-			type_cache = NULL;
-			PG_RE_THROW();
-		}
-		PG_END_TRY();
-		if (type_cache == cache)
-			MemoryContextSetParent(context, CacheMemoryContext);
-	}
-	return type_cache;
-}
-
-const LedgerAccountType *
-ledger_account_type_find(const char *name, LedgerRefusal **refusal)
-{
-	TypeCache  *cache = types();
-
-	for (int i = 0; i < cache->ntypes; i++)
-	{
-		if (strcmp(cache->type[i].name, name) != 0)
-			continue;
-		if (!cache->type[i].unknown_currency)
-			return &cache->type[i];
-		*refusal = ledger_refusal(ERRCODE_LG_NOT_ALLOWED,
-								  psprintf("account type \"%s\" is in an unknown currency", name),
-								  "No row of ledger.currencies has the code that its row names.",
-								  "Insert the currency.");
-		return NULL;
-	}
-	*refusal = ledger_refusal(ERRCODE_LG_NOT_ALLOWED,
-							  psprintf("unknown account type \"%s\"", pnstrdup(name, NAMEDATALEN)),
-							  "No row of ledger.account_types has that name.",
-							  "ledger.account_types lists the account types; insert a row to add one.");
-	return NULL;
-}
-
-const LedgerAccountType *
-ledger_account_type(const char *name)
-{
-	LedgerRefusal *refusal = NULL;
-	const LedgerAccountType *type = ledger_account_type_find(name, &refusal);
-
-	ledger_refusal_raise(refusal);
-	return type;
-}
-
-const LedgerCurrency *
-ledger_currency_find(const char *code, LedgerRefusal **refusal)
-{
-	const LedgerCurrency *currency = find_currency(types(), code);
-
-	if (currency == NULL)
-		*refusal = ledger_refusal(ERRCODE_LG_NOT_ALLOWED,
-								  psprintf("unknown currency \"%s\"", pnstrdup(code, NAMEDATALEN)),
-								  "No row of ledger.currencies has that code.",
-								  "ledger.currencies lists the currencies; insert a row to add one.");
-	return currency;
-}
-
-const LedgerCurrency *
-ledger_currency(const char *code)
-{
-	LedgerRefusal *refusal = NULL;
-	const LedgerCurrency *currency = ledger_currency_find(code, &refusal);
-
-	ledger_refusal_raise(refusal);
-	return currency;
-}
-
-const LedgerCurrency *
-ledger_account_currency(const LedgerAccountType *type, const LedgerCurrency *currency,
-						LedgerRefusal **refusal)
-{
-	if (currency == NULL)
-		currency = type->currency;
-	if (currency == NULL)
-		*refusal = ledger_refusal(ERRCODE_LG_NOT_ALLOWED,
-								  psprintf("account type %s has an account for each currency", type->name),
-								  "The type has no currency of its own.", "Pass the currency.");
-	else if (type->currency && type->currency != currency)
-	{
-		*refusal = ledger_refusal(ERRCODE_LG_NOT_ALLOWED,
-								  psprintf("account type %s is in %s, not in %s", type->name,
-										   type->currency->code, currency->code),
-								  "Every account of the type is in its currency.",
-								  "Pass NULL for the type's own currency.");
-		return NULL;
-	}
-	return currency;
-}
 
 /* ---- rows ------------------------------------------------------------------- */
 
@@ -372,8 +114,8 @@ write_row(const LedgerAccount *account, Datum *values, bool *isnull)
 	values[ACCOUNT_ID] = Int64GetDatum(account->id);
 	isnull[ACCOUNT_USER] = !account->has_user;
 	values[ACCOUNT_USER] = UUIDPGetDatum(&account->user_id);
-	values[ACCOUNT_TYPE] = CStringGetTextDatum(account->type->name);
-	values[ACCOUNT_CURRENCY] = CStringGetTextDatum(account->currency->code);
+	values[ACCOUNT_TYPE] = account->type->text;
+	values[ACCOUNT_CURRENCY] = account->currency->text;
 	isnull[ACCOUNT_EXTERNAL] = account->external_id == NULL;
 	values[ACCOUNT_EXTERNAL] = account->external_id ?
 		CStringGetTextDatum(account->external_id) : (Datum) 0;
@@ -506,8 +248,8 @@ ledger_account_find(Store *accounts, LedgerAccount *account, Snapshot snapshot)
 {
 	StoreKey	keys[4] = {
 		{F_UUID_EQ, UUIDPGetDatum(&account->user_id), !account->has_user, 0},
-		{F_TEXTEQ, CStringGetTextDatum(account->type->name), false, 0},
-		{F_TEXTEQ, CStringGetTextDatum(account->currency->code), false, 0},
+		{F_TEXTEQ, account->type->text, false, 0},
+		{F_TEXTEQ, account->currency->text, false, 0},
 		{F_TEXTEQ, (Datum) 0, account->external_id == NULL, 0}
 	};
 
@@ -549,11 +291,14 @@ make_room(LedgerAccount **list, int *n, int *max, int64 id)
 static bool
 has_places(const pg_uuid_t *user_id)
 {
-	TypeCache  *cache = ledger_place_kept() ? types() : NULL;
+	const LedgerAccountType *list = NULL;
+	int			n = 0;
 
-	for (int i = 0; cache && i < cache->ntypes; i++)
+	if (ledger_place_kept())
+		list = ledger_account_types(&n);
+	for (int i = 0; i < n; i++)
 	{
-		LedgerAccount account = {.type = &cache->type[i],.currency = cache->type[i].currency,
+		LedgerAccount account = {.type = &list[i],.currency = list[i].currency,
 		.has_user = true,.user_id = *user_id};
 		PlaceKey	key;
 		ItemPointerData tid;
@@ -575,12 +320,13 @@ static int
 find_each_type(Store *accounts, const pg_uuid_t *user_id, Snapshot snapshot,
 			   LedgerAccount **list, int max)
 {
-	TypeCache  *cache = types();
+	int			ntypes;
+	const LedgerAccountType *types = ledger_account_types(&ntypes);
 	int			n = 0;
 
-	for (int i = 0; i < cache->ntypes; i++)
+	for (int i = 0; i < ntypes; i++)
 	{
-		LedgerAccount account = {.type = &cache->type[i],.currency = cache->type[i].currency,
+		LedgerAccount account = {.type = &types[i],.currency = types[i].currency,
 		.has_user = true,.user_id = *user_id};
 
 		if (account.type->owner_user && account.currency != NULL &&
@@ -614,8 +360,8 @@ ledger_accounts_find(Store *accounts, LedgerAccount **list, int n, bool by_id,
 			continue;
 		if (!by_id)
 		{
-			identity[1].value = CStringGetTextDatum(account->type->name);
-			identity[2].value = CStringGetTextDatum(account->currency->code);
+			identity[1].value = account->type->text;
+			identity[2].value = account->currency->text;
 		}
 		if (scan)
 			ledger_store_rescan(scan, by_id ? &id : identity, by_id ? 1 : 4);
@@ -733,105 +479,4 @@ ledger_account_lock(Store *accounts, LedgerAccount *account, Snapshot snapshot, 
 	if (result == TM_Ok)
 		read_row(account, values, isnull);
 	return result;
-}
-
-/* ---- guard of types and currencies ------------------------------------------- */
-
-PG_FUNCTION_INFO_V1(ledger_type_guard);
-
-static bool
-tuple_is_shipped(HeapTuple tuple, TupleDesc desc)
-{
-	bool		isnull;
-	Datum		shipped = heap_getattr(tuple, SPI_fnumber(desc, "shipped"), desc, &isnull);
-
-	return !isnull && DatumGetBool(shipped);
-}
-
-/* Whether any column but those that may change differs. */
-static bool
-identity_changes(HeapTuple old, HeapTuple new, TupleDesc desc)
-{
-	static const char *const fixed[] = {
-		"code", "scale", "name", "owner", "currency", "normal_side", "shipped"
-	};
-
-	for (int i = 0; i < (int) lengthof(fixed); i++)
-	{
-		int			att = SPI_fnumber(desc, fixed[i]);
-		bool		oldnull,
-					newnull;
-		Datum		olddatum,
-					newdatum;
-
-		if (att <= 0)
-			continue;
-		olddatum = heap_getattr(old, att, desc, &oldnull);
-		newdatum = heap_getattr(new, att, desc, &newnull);
-		if (oldnull != newnull)
-			return true;
-		if (!oldnull && !datum_image_eq(olddatum, newdatum,
-										TupleDescAttr(desc, att - 1)->attbyval,
-										TupleDescAttr(desc, att - 1)->attlen))
-			return true;
-	}
-	return false;
-}
-
-/*
- * A new type's currency must be there. Not a foreign key, because a restore
- * puts back the rows of the extension's tables in whatever order: what comes
- * by COPY is left to verify().
- */
-static void
-check_currency(HeapTuple tuple, TupleDesc desc)
-{
-	int			att = SPI_fnumber(desc, "currency");
-	char	   *code;
-
-	if (att <= 0 || (ActivePortal && ActivePortal->commandTag == CMDTAG_COPY))
-		return;
-	code = SPI_getvalue(tuple, desc, att);
-	if (code)
-		(void) ledger_currency(code);
-}
-
-/*
- * BEFORE row trigger of currencies and account_types: shipped rows come from
- * the install script alone and stay; of the others only what no posting rests
- * on may change. Tells every session to read the tables anew.
- */
-Datum
-ledger_type_guard(PG_FUNCTION_ARGS)
-{
-	TriggerData *trigger = (TriggerData *) fcinfo->context;
-	TupleDesc	desc;
-	HeapTuple	result;
-	bool		refuse;
-
-	if (!CALLED_AS_TRIGGER(fcinfo))
-		ereport(ERROR,
-				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
-				 errmsg("type_guard() must be called as a trigger")));
-	desc = RelationGetDescr(trigger->tg_relation);
-	result = TRIGGER_FIRED_BY_UPDATE(trigger->tg_event) ?
-		trigger->tg_newtuple : trigger->tg_trigtuple;
-	if (TRIGGER_FIRED_BY_INSERT(trigger->tg_event))
-		refuse = tuple_is_shipped(result, desc);
-	else if (TRIGGER_FIRED_BY_DELETE(trigger->tg_event))
-		refuse = true;
-	else
-		refuse = tuple_is_shipped(trigger->tg_trigtuple, desc) ||
-			identity_changes(trigger->tg_trigtuple, result, desc);
-	if (refuse)
-		ereport(ERROR,
-				(errcode(ERRCODE_LG_NOT_ALLOWED),
-				 errmsg("this row of ledger.%s cannot be changed",
-						RelationGetRelationName(trigger->tg_relation)),
-				 errdetail("Shipped rows are fixed; of other rows the name, the currency, the owner and the normal side are, because accounts rest on them."),
-				 errhint("Insert a row with another name.")));
-	if (TRIGGER_FIRED_BY_INSERT(trigger->tg_event))
-		check_currency(result, desc);
-	CacheInvalidateRelcache(trigger->tg_relation);
-	return PointerGetDatum(result);
 }

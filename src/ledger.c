@@ -29,7 +29,7 @@ _PG_init(void)
 {
 	ledger_store_init();
 	ledger_settings_init();
-	ledger_account_init();
+	ledger_account_type_init();
 	ledger_place_init();
 	ledger_stripe_init();
 	ledger_legacy_init();

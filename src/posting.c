@@ -557,12 +557,20 @@ check_state(const PostingRequest *request)
 				 errhint("Turn the mirror on: SELECT ledger.configure(shadow_mode => true).")));
 }
 
+/* Raises what the executor would. */
+static void
+refuse_to_write(const char *command)
+{
+	PreventCommandIfReadOnly(command);
+	PreventCommandIfParallelMode(command);
+	PreventCommandDuringRecovery(command);
+}
+
 void
 ledger_posting_begin(PostingRequest *request)
 {
-	PreventCommandIfReadOnly(psprintf("ledger.%s()", request->operation));
-	PreventCommandIfParallelMode(psprintf("ledger.%s()", request->operation));
-	PreventCommandDuringRecovery(psprintf("ledger.%s()", request->operation));
+	if (XactReadOnly || IsInParallelMode() || RecoveryInProgress())
+		refuse_to_write(psprintf("ledger.%s()", request->operation));
 	request->settings = ledger_settings_lock();
 	check_state(request);
 	if (!request->is_opening)
