@@ -12,12 +12,14 @@
 
 #include "account.h"
 #include "compare.h"
+#include "evidence.h"
 #include "legacy_plain.h"
 #include "mirror.h"
 #include "place.h"
 #include "stripe.h"
 #include "settings.h"
 #include "store.h"
+#include "worker.h"
 
 PG_MODULE_MAGIC;
 
@@ -36,5 +38,8 @@ _PG_init(void)
 	ledger_compare_init();
 	ledger_mirror_init();
 	ledger_capture_init();
+	ledger_evidence_init();
+	ledger_worker_init();
+	ledger_launcher_init();
 	MarkGUCPrefixReserved("ledger");
 }
