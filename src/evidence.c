@@ -117,7 +117,7 @@ count_xid(EvidenceEntry *entry, FullTransactionId top, FullTransactionId current
 		return true;
 	}
 	xid = find_xid(entry, current);
-	if (xid == NULL && entry->nxids == EVIDENCE_MAX_XIDS)
+	if (xid == NULL && entry->nxids >= EVIDENCE_MAX_XIDS - 1)
 		settle_xids(entry);
 	if (xid == NULL && entry->nxids == EVIDENCE_MAX_XIDS)
 		xid = find_xid(entry, top);
@@ -306,6 +306,17 @@ ledger_evidence_incarnation(void)
 	incarnation = ledger_rings->rings[consumed].incarnation;
 	LWLockRelease(ledger_ring_lock);
 	return incarnation;
+}
+
+bool
+ledger_evidence_is_pressing(void)
+{
+	bool		result;
+
+	LWLockAcquire(ledger_ring_lock, LW_SHARED);
+	result = ledger_rings->rings[consumed].used > ledger_rings->size / 2;
+	LWLockRelease(ledger_ring_lock);
+	return result;
 }
 
 /*

@@ -12,8 +12,12 @@
  */
 #include "postgres.h"
 
+#include "access/heapam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "access/tableam.h"
 #include "access/xact.h"
-#include "commands/dbcommands.h"
+#include "catalog/pg_database.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "postmaster/bgworker.h"
@@ -22,6 +26,7 @@
 #include "storage/latch.h"
 #include "utils/backend_status.h"
 #include "utils/memutils.h"
+#include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
 #include "evidence.h"
@@ -41,15 +46,29 @@ typedef struct Launch
 	int			pause_ms;
 } Launch;
 
+/* Without a database there is no index to be had: the few rows are read. */
 static bool
 database_exists(const char *name)
 {
-	bool		result;
+	Relation	databases;
+	TableScanDesc scan;
+	HeapTuple	tuple;
+	bool		found = false;
 
 	StartTransactionCommand();
-	result = OidIsValid(get_database_oid(name, true));
+	(void) GetTransactionSnapshot();
+	databases = table_open(DatabaseRelationId, AccessShareLock);
+	scan = table_beginscan_catalog(databases, 0, NULL);
+	while (!found && HeapTupleIsValid(tuple = heap_getnext(scan, ForwardScanDirection)))
+	{
+		Form_pg_database database = (Form_pg_database) GETSTRUCT(tuple);
+
+		found = database->datallowconn && strcmp(NameStr(database->datname), name) == 0;
+	}
+	table_endscan(scan);
+	table_close(databases, AccessShareLock);
 	CommitTransactionCommand();
-	return result;
+	return found;
 }
 
 static void

@@ -26,7 +26,7 @@ COMMENT ON COLUMN ledger.evidence_losses.kind IS 'overflow: the ring was full; c
 COMMENT ON COLUMN ledger.evidence_losses.count IS 'How many findings; NULL: nobody knows, perhaps none.';
 
 CREATE TABLE ledger.worker_heartbeat (
-	only boolean PRIMARY KEY DEFAULT true CHECK (only),
+	"only" boolean PRIMARY KEY DEFAULT true CHECK ("only"),
 	incarnation bigint NOT NULL,
 	pid int NOT NULL,
 	started_at timestamptz NOT NULL,
