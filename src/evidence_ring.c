@@ -266,12 +266,13 @@ static void
 save_rings(int code, Datum arg)
 {
 	SavedHeader header = {SAVED_MAGIC, PG_VERSION_NUM, sizeof(EvidenceEntry), ledger_rings->nrings};
-	SavedFile	saved = {AllocateFile(SAVED_FILE ".tmp", PG_BINARY_W), 0, true};
+	SavedFile	saved = {NULL, 0, false};
 
-	if (code != 0 || ledger_rings->changing != 0 || saved.file == NULL)
-		saved.ok = false;
-	else
+	if (code == 0 && ledger_rings->changing == 0)
+		saved.file = AllocateFile(SAVED_FILE ".tmp", PG_BINARY_W);
+	if (saved.file)
 	{
+		saved.ok = true;
 		INIT_CRC32C(saved.crc);
 		put_bytes(&saved, &header, sizeof(header));
 		for (int i = 0; i < ledger_rings->nrings; i++)

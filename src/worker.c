@@ -48,7 +48,7 @@
 #define LOOK_MS				1000	/* who wants the database waits this long */
 #define BEAT_MS				10000
 #define SETTLE_MS			200 /* a transaction that is to end soon ends by then */
-#define RETRY_MS			5000
+#define RETRY_MS			1000
 #define TRIM_MS				60000
 #define FAREWELL_MS			2000
 #define MAX_FAILURES		3	/* in one round */
@@ -88,6 +88,7 @@ static bool unknown_version = false;	/* this was logged */
 static bool pending = true;		/* there may be rows of evidence_pending */
 static int	careful = 0;		/* so many slices are to be of one entry */
 static bool farewell = false;	/* what is in the ring is stored, however new */
+static bool failed;				/* the last slice */
 static MemoryContext slice_context;
 
 /* ---- SQL ------------------------------------------------------------------------- */
@@ -131,12 +132,25 @@ note_error(ErrorData *error)
 			 errhint("It is tried again; see the view ledger.worker_status.")));
 }
 
+/* Whether it has been dropped since it was looked for: then that was the error. */
+static bool
+is_dropped(void)
+{
+	bool		result;
+
+	StartTransactionCommand();
+	result = OidIsValid(extension) && get_extension_oid("ledger", true) != extension;
+	CommitTransactionCommand();
+	return result;
+}
+
 /* One slice in a transaction. Returns whether there is more; false on an error. */
 static bool
 run_slice(Task *task)
 {
 	volatile bool more = false;
 
+	failed = false;
 	SetCurrentStatementStartTimestamp();
 	pgstat_report_activity(STATE_RUNNING, task->activity);
 	in_slice = !farewell;
@@ -162,8 +176,10 @@ run_slice(Task *task)
 		ledger_evidence_cancel();
 		ledger_worker_trims = false;
 		more = false;
+		failed = true;
 		task->not_before = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), RETRY_MS);
-		note_error(error);
+		if (!is_dropped())
+			note_error(error);
 		MemoryContextReset(slice_context);
 		RESUME_INTERRUPTS();
 	}
@@ -365,9 +381,13 @@ static bool
 beat(void)
 {
 	Oid			types[] = {INT8OID, INT8OID, INT8OID, INT8OID, TEXTOID};
-	Datum		values[] = {Int64GetDatum(done.stored), Int64GetDatum(done.expired),
-							Int64GetDatum(done.trimmed), Int64GetDatum(done.errors), CStringGetTextDatum(done.error)};
+	Datum		values[5];
 
+	values[0] = Int64GetDatum(done.stored);
+	values[1] = Int64GetDatum(done.expired);
+	values[2] = Int64GetDatum(done.trimmed);
+	values[3] = Int64GetDatum(done.errors);
+	values[4] = CStringGetTextDatum(done.error);
 	(void) call("SELECT ledger.evidence_beat($1, $2, $3, $4, $5)", 5, types, values,
 				done.error[0] ? NULL : "    n");
 	return true;
@@ -419,10 +439,8 @@ store_all(Task *task)
 	while (more && failures < MAX_FAILURES &&
 		   (farewell ? GetCurrentTimestamp() < deadline : !ShutdownRequestPending))
 	{
-		int64		errors = done.errors;
-
 		more = run_slice(task);
-		if (done.errors > errors)
+		if (failed)
 		{
 			careful = EVIDENCE_SLICE;
 			failures++;
@@ -448,6 +466,7 @@ look_for_extension(void)
 	{
 		extension = found_extension;
 		pending = true;
+		memset(&done, 0, sizeof(done));
 	}
 	return ready;
 }
@@ -569,7 +588,7 @@ say_farewell(void)
 		return;
 	farewell = true;
 	store_all(&store_task);
-	if (done.errors == 0)
+	if (!failed)
 		(void) run_slice(&beat_task);
 }
 

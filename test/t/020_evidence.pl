@@ -183,6 +183,7 @@ is(query('SELECT count(*) FROM ledger.evidence_losses'), '0', 'nothing was lost 
 # ---- too much ------------------------------------------------------------------------
 
 query("SELECT count(ledger.credit_user_usdc(user_id, 1, 'opens them')) FROM public.balances");
+query("SELECT * FROM ledger.repair(dry_run => false, reason => 'a test')");
 query("UPDATE public.balances SET buying_power = buying_power + 4");
 ok(emptied(), 'what was found when they were opened is stored');
 my $recorded = query('SELECT recorded FROM ledger.evidence_status()');
