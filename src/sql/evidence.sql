@@ -54,7 +54,7 @@ CREATE INDEX repair_log_user ON ledger.repair_log (user_id, id);
 
 CREATE FUNCTION ledger.evidence_status()
 	RETURNS TABLE (active boolean, size int, used int, recorded bigint, stored bigint, dropped bigint, worker_pid int)
-	AS 'MODULE_PATHNAME', 'ledger_evidence_status' LANGUAGE C VOLATILE PARALLEL RESTRICTED SECURITY INVOKER ROWS 1;
+	AS 'MODULE_PATHNAME', 'ledger_evidence_status' LANGUAGE C VOLATILE PARALLEL UNSAFE SECURITY INVOKER ROWS 1;
 REVOKE ALL ON FUNCTION ledger.evidence_status() FROM PUBLIC;
 COMMENT ON FUNCTION ledger.evidence_status() IS 'The ring of evidence in shared memory of this database: whether there is one, its size, entries in use, findings recorded, stored and dropped since it began, and the worker that empties it (NULL: none).';
 
