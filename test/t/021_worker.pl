@@ -1,6 +1,6 @@
-# The background worker: what it does without being asked, what happens to
-# evidence when processes are killed, databases and extensions that come and
-# go under it, a standby, and a server that does not preload the library.
+# The background worker: databases and extensions that come and go under it,
+# what it does without being asked, and what happens to evidence when processes
+# are killed.
 
 use strict;
 use warnings;
@@ -11,7 +11,7 @@ use LedgerTest;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 
-my $node = ledger_node('worker', <<CONF, allows_streaming => 1);
+my $node = ledger_node('worker', <<CONF);
 ledger.databases = 'postgres, other, "not there yet"'
 ledger.worker_naptime = 20ms
 restart_after_crash = on
@@ -164,51 +164,7 @@ foreach my $whom ('worker', 'backend', 'postmaster')
 is(query("$losses WHERE note LIKE 'the ring of the worker started at %'"), 'crash unknown, crash unknown, crash unknown', 'of unknown size');
 is(query("SELECT count FROM ledger.discrepancies WHERE status = 'open'"), '1', 'it is not there');
 
-# ---- a standby ----------------------------------------------------------------------------
-
 query("SELECT ledger.repair(dry_run => false, reason => 'x')");
-$node->backup('base');
-my $standby = PostgreSQL::Test::Cluster->new('standby');
-$standby->init_from_backup($node, 'base', has_streaming => 1);
-$standby->start;
-query("UPDATE public.balances SET buying_power = buying_power + 1 WHERE user_id = '$three'");
-$node->wait_for_catchup($standby, 'replay', $node->lsn('insert'));
-$standby->safe_psql('postgres', "$read('$three')") foreach 1 .. 2;
-is($standby->safe_psql('postgres', 'SELECT active, used, recorded, worker_pid FROM ledger.evidence_status()'), 't|1|2|',
-	'on a standby evidence is left and counted, there is no worker');
-like(slurp_file($standby->logfile), qr/shadow mode: balance discrepancy .*$three/, 'and it is in the log');
-$node->stop('immediate');
-$standby->promote;
-ok(wait_until(20, sub { $standby->safe_psql('postgres', "SELECT count(*) FROM ledger.discrepancies WHERE status = 'open' AND count = 2") eq '1' }),
-	'once promoted it stores what it has met');
-is($standby->safe_psql('postgres', "SELECT kind, count FROM ledger.evidence_losses ORDER BY id DESC LIMIT 1"), 'crash|', 'and that the primary may have had more');
-is($standby->safe_psql('postgres', 'SELECT * FROM ledger.verify() WHERE NOT passed'), '', 'the ledger holds');
-
-# ---- not preloaded, or not named -------------------------------------------------------------
-
-$standby->append_conf('postgresql.conf', "ledger.databases = 'other'\n");
-$standby->restart;
-is($standby->safe_psql('postgres', 'SELECT active, size FROM ledger.evidence_status()'), 'f|', 'a database that is not named has no ring');
-$standby->safe_psql('postgres', "$read('$three'); SELECT ledger.move_funds_to_fiat_exposure('$three', 1, 'x')");
-is($standby->safe_psql('postgres', "SELECT source, count FROM ledger.discrepancies WHERE status = 'open' ORDER BY id"), 'read|3', 'a posting stores what it finds itself, a read does not');
-$standby->append_conf('postgresql.conf', "shared_preload_libraries = ''\n");
-$standby->restart;
-is($standby->safe_psql('postgres', 'SELECT active, running, starts > 0 FROM ledger.worker_status'), 'f|f|t', 'without the library preloaded there is no worker');
-$standby->safe_psql('postgres', "$read('$three'); SELECT ledger.move_funds_to_usdc('$three', 1, 'x')");
-is($standby->safe_psql('postgres', "SELECT count, outcome FROM ledger.discrepancies WHERE status = 'open'"), '4|committed', 'and it is the same');
-$standby->append_conf('postgresql.conf', "shared_preload_libraries = 'ledger'\nledger.databases = 'postgres, other'\n");
-$standby->restart;
-ok(wait_until(20, sub { $standby->safe_psql('postgres', 'SELECT running AND losses = 5 FROM ledger.worker_status') eq 't' }),
-	'named again, the time between is stored as a loss');
-
-# The list is checked where it is set.
-foreach my $list ('a b', 'postgres, postgres')
-{
-	my $log = -s $standby->logfile;
-	$standby->append_conf('postgresql.conf', "ledger.databases = '$list'\n");
-	$standby->restart;
-	like(substr(slurp_file($standby->logfile), $log), qr/WARNING:  invalid value for parameter "ledger.databases"/, "no list of databases: $list");
-}
-is($standby->safe_psql('postgres', "SELECT active FROM ledger.evidence_status()"), 'f', 'then there is none');
-$standby->stop;
+ledger_ok($node, 'the ledger holds');
+$node->stop;
 done_testing();
