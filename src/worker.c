@@ -360,7 +360,7 @@ expire(void)
 	Oid			types[] = {INT4OID};
 	Datum		values[] = {Int32GetDatum(EXPIRE_SLICE)};
 
-	expired_now = DatumGetInt64(call("SELECT ledger.expire_reservations($1)", 1, types, values, NULL));
+	expired_now = DatumGetInt64(call("SELECT ledger.worker_expire($1)", 1, types, values, NULL));
 	return expired_now > 0;
 }
 

@@ -58,7 +58,7 @@ AS $$
 			'legacy_check_rows', 'legacy_checks', 'legacy_lock', 'legacy_attach', 'legacy_store',
 			'legacy_detach', 'legacy_configure_capture', 'reconcile_mapped',
 			'evidence_start', 'evidence_beat', 'evidence_lost', 'evidence_resolved', 'evidence_store',
-			'evidence_settle', 'evidence_trim',
+			'evidence_settle', 'evidence_trim', 'worker_expire',
 			'verify_accounts', 'verify_journal', 'verify_reservations', 'verify_catalog', 'verify_legacy'])
 	) AS r (level, kind, privileges, names)
 $$;

@@ -47,7 +47,8 @@ COMMENT ON COLUMN ledger.worker_heartbeat.stored IS 'Findings stored, each time 
 SELECT pg_catalog.pg_extension_config_dump('ledger.evidence_pending', 'WHERE false');
 SELECT pg_catalog.pg_extension_config_dump('ledger.evidence_losses', '');
 SELECT pg_catalog.pg_extension_config_dump('ledger.evidence_losses_id_seq', '');
-SELECT pg_catalog.pg_extension_config_dump('ledger.worker_heartbeat', '');
+-- A worker may be there before a dump is restored.
+SELECT pg_catalog.pg_extension_config_dump('ledger.worker_heartbeat', 'WHERE false');
 
 -- What was repaired since is looked up by user.
 CREATE INDEX repair_log_user ON ledger.repair_log (user_id, id);
@@ -261,6 +262,35 @@ END
 $$;
 REVOKE ALL ON FUNCTION ledger.evidence_settle() FROM PUBLIC;
 COMMENT ON FUNCTION ledger.evidence_settle() IS 'Internal, for the worker: finds out what became of the transactions that had not ended; returns how many still have not.';
+
+/*
+ * expire_reservations(), but not in the middle of a restore: the worker may
+ * find reservations that are due before their journal, their accounts or the
+ * sequence are there, and must not post then.
+ */
+CREATE FUNCTION ledger.worker_expire(max_count int) RETURNS bigint
+	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY INVOKER
+	SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	IF NOT EXISTS (SELECT FROM ledger.reservation_rows r WHERE r.status = 'active' AND r.expires_at <= clock_timestamp()) THEN
+		RETURN 0;
+	END IF;
+	IF COALESCE((SELECT max(j.transaction_id) FROM ledger.journal j) > (SELECT s.last_value FROM ledger.transaction_id_seq s), false)
+		OR EXISTS (
+			SELECT FROM (SELECT r.* FROM ledger.reservation_rows r
+				WHERE r.status = 'active' AND r.expires_at <= clock_timestamp() ORDER BY r.expires_at LIMIT 2 * max_count) d
+			WHERE NOT EXISTS (SELECT FROM ledger.journal j WHERE j.transaction_id = d.id AND j.ordinal = 0)
+				OR 2 > (SELECT count(*) FROM ledger.accounts a
+					WHERE a.user_id = d.user_id AND a.account_type IN ('pending_investment', 'usdc_balance')))
+	THEN
+		RETURN 0;
+	END IF;
+	RETURN ledger.expire_reservations(max_count);
+END
+$$;
+REVOKE ALL ON FUNCTION ledger.worker_expire(int) FROM PUBLIC;
+COMMENT ON FUNCTION ledger.worker_expire(int) IS 'Internal, for the worker: expire_reservations(), unless a restore is in the middle.';
 
 CREATE FUNCTION ledger.evidence_trim(retention interval, max_rows int) RETURNS bigint
 	LANGUAGE sql VOLATILE PARALLEL UNSAFE SECURITY INVOKER

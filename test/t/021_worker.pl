@@ -104,6 +104,19 @@ ok(comes_true('SELECT count(*) = 1 FROM ledger.discrepancies'), 'and does when i
 is(worker(), $worker, 'it is the same process');
 query("SELECT * FROM ledger.repair(dry_run => false, reason => 'x')");
 
+# A dump with a reservation that is due, restored where a worker is already.
+query('CREATE DATABASE dumped');
+load_ledger($node, 'dumped');
+query("SELECT ledger.credit_user_usdc('$one', 9, 'x'); SELECT ledger.reserve_for_investment('$one', 5, expires_at => now());"
+	. " INSERT INTO ledger.worker_heartbeat (incarnation, pid, started_at, last_seen) VALUES (1, 1, now(), now())", 'dumped');
+my $dump = $node->basedir . '/dump';
+$node->command_ok([ 'pg_dump', '-Fc', '-f', $dump, 'dumped' ], 'dumped');
+query('CREATE EXTENSION ledger; DROP EXTENSION ledger; DROP SCHEMA ledger', 'not there yet');
+$node->command_ok([ 'pg_restore', '-e', '-j', 2, '-d', 'not there yet', $dump ], 'restored while a worker is there');
+ok(comes_true("SELECT status = 'expired' AND (SELECT bool_and(passed) FROM ledger.verify()) FROM ledger.reservations", 'not there yet'),
+	'which then releases the reservation');
+ok(comes_true(sprintf($status, 'starts > 0 AND losses = 0'), 'not there yet'), 'and has lost nothing');
+
 # ---- the end of a server ---------------------------------------------------------------
 
 my $n = 0;
