@@ -92,8 +92,7 @@ start_worker(int ring)
 	else if (!complained)
 	{
 		ereport(WARNING,
-				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-				 errmsg("no background worker is free for the ledger in database \"%s\"",
+				(errmsg("no background worker is free for the ledger in database \"%s\"",
 						ledger_evidence_database(ring)),
 				 errhint("Increase max_worker_processes.")));
 		complained = true;
