@@ -24,7 +24,7 @@ OBJS := $(sources:%.c=src/%.o)
 
 # The install script is these parts in this order.
 SQL_PARTS = types settings accounts journal reservations \
-	operations balance legacy reconcile batch guard verify broker access
+	operations balance legacy reconcile batch evidence guard verify broker access
 DATA_built = ledger--1.0.sql
 
 REGRESS := $(sort $(notdir $(basename $(wildcard $(here)sql/*.sql))))

@@ -34,6 +34,7 @@
 #include "amount.h"
 #include "compare.h"
 #include "errors.h"
+#include "evidence.h"
 #include "mirror.h"
 #include "owner.h"
 
@@ -162,9 +163,39 @@ store_write(const Write *write)
 
 /* ---- what a write means ------------------------------------------------------------- */
 
+/* Of the columns that it changed; of the whole row if it changed none. */
 static void
-refuse(const LegacyTable *table)
+leave_evidence(const LegacyTable *table, const Write *write)
 {
+	const char *role = GetUserNameFromId(GetUserId(), false);
+	bool		any = false;
+
+	for (int i = 0; i <= table->ncolumns; i++)
+	{
+		bool		whole = i == table->ncolumns;
+		Numeric		delta = write && !whole ? write->deltas[i] : NULL;
+		Evidence	evidence = {table->id, write ? &write->user_id : NULL};
+
+		if (whole ? any : delta == NULL)
+			continue;
+		any = true;
+		evidence.column = whole ? "*" : table->columns[i].name;
+		evidence.cause = "refused_write";
+		evidence.source = "capture";
+		evidence.note = psprintf("%s%s%s by role %s, application \"%s\"",
+								 write ? write->operation : "TRUNCATE",
+								 delta ? " of " : "", delta ? ledger_amount_out(delta) : "",
+								 role, application_name ? application_name : "");
+		ledger_evidence_put(&evidence);
+	}
+}
+
+/* write NULL: TRUNCATE */
+static void
+refuse(const LegacyTable *table, const Write *write)
+{
+	if (ledger_evidence_active())
+		leave_evidence(table, write);
 	ereport(ERROR,
 			(errcode(ERRCODE_LG_LEGACY_FROZEN),
 			 errmsg("legacy table %s is frozen", table->name),
@@ -252,7 +283,7 @@ capture_outside(Write *write)
 		return;
 	}
 	if (refuses(write->table))
-		refuse(write->table);
+		refuse(write->table, write);
 	if (ledger_settings_mirrors(ledger_settings_get()) &&
 		ledger_compare_touched(&write->user_id))
 	{
@@ -399,7 +430,7 @@ ledger_capture_trigger(PG_FUNCTION_ARGS)
 	if (TRIGGER_FIRED_BY_TRUNCATE(trigger->tg_event))
 	{
 		if (refuses(table))
-			refuse(table);
+			refuse(table, NULL);
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("cannot truncate the attached legacy table %s", table->name),
@@ -422,13 +453,13 @@ ledger_capture_side_effect(const LegacyTable *table, const pg_uuid_t *user_id,
 {
 	Write		write = {0};
 
-	if (refuses(table))
-		refuse(table);
 	write.table = table;
 	write.user_id = *user_id;
 	write.operation = "UPDATE";
 	write.kind = "mirror_side_effect";
 	memcpy(write.deltas, deltas, sizeof(write.deltas));
+	if (refuses(table))
+		refuse(table, &write);
 	store_write(&write);
 }
 

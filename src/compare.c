@@ -31,6 +31,7 @@
 #include "amount.h"
 #include "compare.h"
 #include "errors.h"
+#include "evidence.h"
 #include "owner.h"
 
 #define TOUCHED_FEW		8		/* users up to which a list is searched */
@@ -249,6 +250,41 @@ ledger_compare_report(const pg_uuid_t *user_id, const CompareColumn *columns, in
 
 /* ---- evidence --------------------------------------------------------------------- */
 
+static void
+put_evidence(const pg_uuid_t *user_id, const CompareColumn *column, const char *cause,
+			 const char *source, const char *error_code, const char *note)
+{
+	Evidence	evidence = {column->table->id, user_id, column->column->name};
+
+	evidence.cause = cause ? cause : status_names[column->status];
+	evidence.source = source;
+	evidence.ledger_value = column->ledger_value;
+	evidence.legacy_value = column->legacy_value;
+	evidence.error_code = error_code;
+	evidence.note = note;
+	ledger_evidence_put(&evidence);
+}
+
+void
+ledger_compare_leave_evidence(const pg_uuid_t *user_id, const CompareColumn *columns, int ncolumns,
+							  bool raise, const char *source)
+{
+	if (!ledger_evidence_active())
+		return;
+	for (int i = 0; i < ncolumns; i++)
+	{
+		if (columns[i].status == COMPARE_MATCH ||
+			(columns[i].status == COMPARE_PENDING && strcmp(source, "commit") != 0))
+			continue;
+		put_evidence(user_id, &columns[i], raise ? "strict_failure" : NULL, source, NULL, NULL);
+	}
+}
+
+/*
+ * The ring of evidence, or where there is none the table: then it is part of
+ * this transaction, and gone if that is rolled back. Never both: what is
+ * stored twice is counted twice.
+ */
 void
 ledger_discrepancy_store(const pg_uuid_t *user_id, const CompareColumn *column,
 						 const char *cause, const char *source,
@@ -260,6 +296,11 @@ ledger_discrepancy_store(const pg_uuid_t *user_id, const CompareColumn *column,
 	char		nulls[] = "         ";
 	OwnerContext saved;
 
+	if (ledger_evidence_active())
+	{
+		put_evidence(user_id, column, cause, source, error_code, note);
+		return;
+	}
 	values[0] = Int16GetDatum(column->table->id);
 	values[1] = UUIDPGetDatum(user_id);
 	values[2] = CStringGetTextDatum(column->column->name);
@@ -403,9 +444,11 @@ prove_user(const pg_uuid_t *user_id)
 	int			n = ledger_compare_user(user_id, &columns);
 
 	n = keep_different(columns, columns, n, true);
-	if (n > 0)
-		raise_discrepancy(DatumGetCString(DirectFunctionCall1(uuid_out, UUIDPGetDatum(user_id))),
-						  columns, n);
+	if (n == 0)
+		return;
+	ledger_compare_leave_evidence(user_id, columns, n, true, "commit");
+	raise_discrepancy(DatumGetCString(DirectFunctionCall1(uuid_out, UUIDPGetDatum(user_id))),
+					  columns, n);
 }
 
 /*

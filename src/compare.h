@@ -57,6 +57,14 @@ extern void ledger_compare_report(const pg_uuid_t *user_id, const CompareColumn 
 								  int ncolumns, bool raise);
 
 /*
+ * Leaves evidence of what does not match in the ring, if there is one: of what
+ * ledger_compare_report() tells or raises, or the proof at commit, which goes
+ * for pending columns too.
+ */
+extern void ledger_compare_leave_evidence(const pg_uuid_t *user_id, const CompareColumn *columns,
+										  int ncolumns, bool raise, const char *source);
+
+/*
  * The users that this transaction has posted for; a rolled back savepoint
  * takes its own with it. Under strict mode each is proved at commit.
  */
@@ -64,7 +72,8 @@ extern void ledger_compare_touch(const pg_uuid_t *user_id, const LedgerSettings 
 extern bool ledger_compare_touched(const pg_uuid_t *user_id);
 
 /*
- * Stores one finding, as the extension's owner: one open row for each user,
+ * Leaves one finding in the ring of evidence; where there is none it stores
+ * it, as the extension's owner: one open row for each user,
  * column and cause. cause NULL: the column's status is it. column->difference
  * is not looked at. error_code and note may be NULL.
  */

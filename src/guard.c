@@ -47,6 +47,7 @@
 
 #include "errors.h"
 #include "settings.h"
+#include "worker.h"
 
 PG_FUNCTION_INFO_V1(ledger_guard);
 PG_FUNCTION_INFO_V1(ledger_drop_guard);
@@ -112,6 +113,8 @@ ledger_guard(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 				 errmsg("guard() must be called as a trigger")));
+	if (ledger_worker_trims && TRIGGER_FIRED_BY_DELETE(trigger->tg_event))
+		return PointerGetDatum(trigger->tg_trigtuple);
 	if (!TRIGGER_FIRED_BY_INSERT(trigger->tg_event) || IsLogicalWorker())
 		refuse_write(trigger);
 	return PointerGetDatum(trigger->tg_trigtuple);

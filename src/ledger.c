@@ -12,6 +12,7 @@
 
 #include "account.h"
 #include "compare.h"
+#include "evidence.h"
 #include "inbox.h"
 #include "legacy_plain.h"
 #include "mirror.h"
@@ -19,6 +20,7 @@
 #include "stripe.h"
 #include "settings.h"
 #include "store.h"
+#include "worker.h"
 
 PG_MODULE_MAGIC;
 
@@ -38,5 +40,8 @@ _PG_init(void)
 	ledger_mirror_init();
 	ledger_capture_init();
 	ledger_inbox_init();
+	ledger_evidence_init();
+	ledger_worker_init();
+	ledger_launcher_init();
 	MarkGUCPrefixReserved("ledger");
 }

@@ -455,6 +455,7 @@ ledger_legacy_read(const pg_uuid_t *user_id, const LedgerAccount *accounts, int 
 		if (row.found && (settings->source_legacy || !opened))
 			n += show_row(table, &row, accounts, naccounts, *list + n);
 	}
+	ledger_compare_leave_evidence(user_id, columns, ncolumns, settings->strict_mode, "read");
 	ledger_compare_report(user_id, columns, ncolumns, settings->strict_mode);
 	return n;
 }

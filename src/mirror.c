@@ -20,6 +20,7 @@
 #include "amount.h"
 #include "compare.h"
 #include "errors.h"
+#include "evidence.h"
 #include "legacy_plain.h"
 #include "mirror.h"
 #include "mirror_users.h"
@@ -211,6 +212,55 @@ write_contained(Mirror **mirrors, int n)
 	if (error && must_be_raised(error->sqlerrcode))
 		ReThrowError(error);
 	return error;
+}
+
+/* Of each column that was to change, after an error: looks in no table. */
+static void
+leave_evidence_of_failure(Mirror *mirror, const ErrorData *error)
+{
+	const char *sqlstate = unpack_sql_state(error->sqlerrcode);
+
+	for (int i = 0; i < mirror->table->ncolumns; i++)
+	{
+		Evidence	evidence = {mirror->table->id, &mirror->user_id, mirror->table->columns[i].name,
+		"mirror_failed", "posting"};
+
+		if (mirror->deltas[i] == NULL)
+			continue;
+		evidence.ledger_value = ledger_legacy_ledger_value(&mirror->table->columns[i],
+														   mirror->accounts, mirror->naccounts);
+		evidence.error_code = sqlstate;
+		evidence.note = error->message;
+		ledger_evidence_put(&evidence);
+	}
+}
+
+/* Strict on: what fails is raised, and takes the posting with it. */
+static void
+write_strict(Mirror *mirror)
+{
+	MemoryContext context = CurrentMemoryContext;
+
+	if (!ledger_evidence_active())
+	{
+		write_watched(mirror);
+		return;
+	}
+	PG_TRY();
+	{
+		write_watched(mirror);
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		if (!must_be_raised(error->sqlerrcode))
+			leave_evidence_of_failure(mirror, error);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
 }
 
 /* ---- what came of it ------------------------------------------------------------------ */
@@ -451,7 +501,7 @@ write_rows(Mirror **mirrors, int n, bool strict)
 		{
 			mirrors[i]->inserted = mirrors[i]->compare_all = false;
 			if (strict)
-				write_watched(mirrors[i]);
+				write_strict(mirrors[i]);
 			else
 				error = write_contained(&mirrors[i], 1);
 		}

@@ -37,10 +37,12 @@ AS $$
 		('operator', 'routine', 'EXECUTE', ARRAY[
 			'configure', 'set_account_status', 'set_account_limit', 'set_account_stripes', 'expire_reservations',
 			'convert_buffer', 'fund_broker', 'replenish_buffer', 'open_house_balance',
-			'reconcile', 'run_reconciliation', 'repair', 'repair_user', 'verify', 'legacy_preflight']),
+			'reconcile', 'run_reconciliation', 'repair', 'repair_user', 'verify', 'legacy_preflight',
+			'evidence_status']),
 		('operator', 'relation', 'SELECT', ARRAY[
 			'settings', 'settings_log', 'account_status_log', 'reconciliation_runs', 'legacy_mappings',
-			'legacy_columns', 'legacy_log', 'legacy_writes', 'legacy_writers', 'repair_log']),
+			'legacy_columns', 'legacy_log', 'legacy_writes', 'legacy_writers', 'repair_log',
+			'worker_status', 'worker_heartbeat', 'evidence_losses', 'evidence_pending']),
 		('operator', 'relation', 'DELETE', ARRAY['inbox_results']),
 		('operator', 'type', 'USAGE', ARRAY['settings_row', 'repaired_column']),
 
@@ -58,6 +60,8 @@ AS $$
 			'legacy_check_table', 'legacy_check_columns', 'legacy_check_writes', 'legacy_deferred',
 			'legacy_check_rows', 'legacy_checks', 'legacy_lock', 'legacy_attach', 'legacy_store',
 			'legacy_detach', 'legacy_configure_capture', 'reconcile_mapped',
+			'evidence_start', 'evidence_beat', 'evidence_lost', 'evidence_resolved', 'evidence_store',
+			'evidence_settle', 'evidence_trim', 'worker_expire',
 			'verify_accounts', 'verify_journal', 'verify_reservations', 'verify_catalog', 'verify_legacy'])
 	) AS r (level, kind, privileges, names)
 $$;

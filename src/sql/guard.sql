@@ -40,6 +40,7 @@ AS $$
 			('ledger.reconciliation_runs', 'log'),
 			('ledger.repair_log', 'log'),
 			('ledger.discrepancy_rows', 'finding'),
+			('ledger.evidence_losses', 'finding'),
 			('ledger.legacy_mappings', 'mapping'),
 			('ledger.legacy_columns', 'mapping'),
 			('ledger.currencies', 'type'),

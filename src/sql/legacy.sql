@@ -75,11 +75,11 @@ COMMENT ON VIEW ledger.legacy_writers IS 'Who still writes to legacy tables past
 CREATE TABLE ledger.discrepancy_rows (
 	id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
 	mapping_id smallint NOT NULL,
-	user_id uuid NOT NULL,
+	user_id uuid,
 	legacy_column text COLLATE "C" NOT NULL,
 	cause text COLLATE "C" NOT NULL CHECK (cause IN ('mismatch', 'missing_legacy', 'missing_ledger', 'non_finite',
-		'mirror_failed', 'mirror_altered', 'double_write', 'not_captured')),
-	source text COLLATE "C" NOT NULL CHECK (source IN ('posting', 'capture', 'run', 'repair')),
+		'mirror_failed', 'mirror_altered', 'double_write', 'not_captured', 'strict_failure', 'refused_write')),
+	source text COLLATE "C" NOT NULL CHECK (source IN ('posting', 'capture', 'read', 'commit', 'run', 'repair')),
 	ledger_value numeric,
 	legacy_value numeric,
 	error_code text COLLATE "C",
@@ -87,21 +87,37 @@ CREATE TABLE ledger.discrepancy_rows (
 	first_seen timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
 	last_seen timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
 	count bigint NOT NULL DEFAULT 1,
-	outcome text COLLATE "C" NOT NULL DEFAULT 'committed' CHECK (outcome IN ('none', 'in progress', 'committed', 'aborted')),
+	none_count bigint NOT NULL DEFAULT 0 CHECK (none_count >= 0),
+	in_progress_count bigint NOT NULL DEFAULT 0 CHECK (in_progress_count >= 0),
+	aborted_count bigint NOT NULL DEFAULT 0 CHECK (aborted_count >= 0),
 	status text COLLATE "C" NOT NULL DEFAULT 'open' CHECK (status IN ('open', 'resolved')),
 	resolved_at timestamptz,
+	CHECK (count >= none_count + in_progress_count + aborted_count),
 	CHECK ((status = 'resolved') = (resolved_at IS NOT NULL))
 ) USING heap;
-CREATE UNIQUE INDEX discrepancy_rows_open ON ledger.discrepancy_rows (user_id, mapping_id, legacy_column, cause) WHERE status = 'open';
+CREATE UNIQUE INDEX discrepancy_rows_open ON ledger.discrepancy_rows (user_id, mapping_id, legacy_column, cause)
+	NULLS NOT DISTINCT WHERE status = 'open';
 COMMENT ON TABLE ledger.discrepancy_rows IS 'Discrepancies found; read the view discrepancies. One open row for each user, column and cause.';
+COMMENT ON COLUMN ledger.discrepancy_rows.user_id IS 'NULL: of all users, a TRUNCATE that was refused.';
+COMMENT ON COLUMN ledger.discrepancy_rows.legacy_column IS '* is the whole row: a write that was refused and changed no mapped column.';
+COMMENT ON COLUMN ledger.discrepancy_rows.none_count IS 'How often it was seen by a transaction that had written nothing.';
+COMMENT ON COLUMN ledger.discrepancy_rows.in_progress_count IS 'How often by one that has not ended; evidence_pending has which.';
+COMMENT ON COLUMN ledger.discrepancy_rows.aborted_count IS 'How often by one that was rolled back. The rest of count was committed.';
 
 CREATE VIEW ledger.discrepancies AS
 	SELECT d.id, d.user_id, d.legacy_column, d.ledger_value, d.legacy_value,
 		COALESCE(d.ledger_value, 0) OPERATOR(pg_catalog.-) COALESCE(d.legacy_value, 0) AS difference,
-		d.cause, d.source, d.first_seen, d.last_seen, d.count, d.outcome, d.status, d.resolved_at,
+		d.cause, d.source, d.first_seen, d.last_seen, d.count,
+		CASE WHEN d.count OPERATOR(pg_catalog.>) (d.none_count OPERATOR(pg_catalog.+) d.in_progress_count
+				OPERATOR(pg_catalog.+) d.aborted_count) THEN 'committed'
+			WHEN d.in_progress_count OPERATOR(pg_catalog.>) 0 THEN 'in progress'
+			WHEN d.none_count OPERATOR(pg_catalog.>) 0 THEN 'none'
+			ELSE 'aborted' END AS outcome,
+		d.status, d.resolved_at,
 		pg_catalog.concat_ws(': ', d.error_code, d.note) AS note
 	FROM ledger.discrepancy_rows d;
 COMMENT ON VIEW ledger.discrepancies IS 'Discrepancies between ledger and legacy row, one open row for each user, column and cause; difference = ledger - legacy. The note of a failed mirror begins with its SQLSTATE.';
+COMMENT ON COLUMN ledger.discrepancies.outcome IS 'Of the transactions that saw it, the first of these that one has: committed, in progress, none (it had written nothing), aborted.';
 
 CREATE TABLE ledger.reconciliation_runs (
 	id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
