@@ -182,7 +182,10 @@ DECLARE
 	v_clearing_usdc bigint;
 	v_clearing_usd bigint;
 	v_transaction bigint;
-	v_after numeric[];
+	v_pending_after numeric;
+	v_exposure_after numeric;
+	v_usdc_after numeric;
+	v_usd_after numeric;
 BEGIN
 	IF p_amount IS NULL OR p_amount <= 0 OR p_amount IN ('NaN', 'Infinity') THEN
 		RAISE EXCEPTION 'invalid amount %', p_amount;
@@ -212,18 +215,18 @@ BEGIN
 		RAISE EXCEPTION 'no reservation for order %', p_order;
 	END IF;
 	UPDATE peer.accounts SET balance = balance - p_amount, version = version + 1
-	WHERE id = v_pending RETURNING balance INTO v_after[1];
+	WHERE id = v_pending RETURNING balance INTO v_pending_after;
 	UPDATE peer.accounts SET balance = balance + p_amount, version = version + 1
-	WHERE id = v_exposure RETURNING balance INTO v_after[2];
+	WHERE id = v_exposure RETURNING balance INTO v_exposure_after;
 	UPDATE peer.accounts SET balance = balance + p_amount, version = version + 1
-	WHERE id = v_clearing_usdc RETURNING balance INTO v_after[3];
+	WHERE id = v_clearing_usdc RETURNING balance INTO v_usdc_after;
 	UPDATE peer.accounts SET balance = balance - p_amount, version = version + 1
-	WHERE id = v_clearing_usd RETURNING balance INTO v_after[4];
+	WHERE id = v_clearing_usd RETURNING balance INTO v_usd_after;
 	INSERT INTO peer.entries (transaction_id, account_id, direction, amount, balance_after)
-	VALUES (v_transaction, v_pending, 'debit', p_amount, v_after[1]),
-		   (v_transaction, v_clearing_usdc, 'credit', p_amount, v_after[3]),
-		   (v_transaction, v_clearing_usd, 'debit', p_amount, v_after[4]),
-		   (v_transaction, v_exposure, 'credit', p_amount, v_after[2]);
+	VALUES (v_transaction, v_pending, 'debit', p_amount, v_pending_after),
+		   (v_transaction, v_clearing_usdc, 'credit', p_amount, v_usdc_after),
+		   (v_transaction, v_clearing_usd, 'debit', p_amount, v_usd_after),
+		   (v_transaction, v_exposure, 'credit', p_amount, v_exposure_after);
 	IF p_mirror THEN
 		UPDATE peer.balances SET pending_deposits = pending_deposits - p_amount,
 			buying_power = buying_power + p_amount, updated_at = now()

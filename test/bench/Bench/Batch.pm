@@ -34,17 +34,18 @@ sub exists_batch
 	return exists_function('post_batch');
 }
 
-# The transfers of a batch as an SQL expression; key and accounts are expressions too.
+# The transfers of a batch as an SQL expression, one for each row of $from;
+# accounts and key are expressions over that row.
 sub batch_array
 {
-	my ($n, $debit, $credit, $key) = @_;
+	my ($from, $debit, $credit, $key) = @_;
 	my @columns = split /\n/, sql(q{SELECT attname FROM pg_attribute WHERE attnum > 0 AND NOT attisdropped}
 		  . q{ AND attrelid = (SELECT typrelid FROM pg_type WHERE oid = 'ledger.transfer'::regtype) ORDER BY attnum});
 	my $row = join ', ', map { $item{$_} // 'NULL' } @columns;
 	$row =~ s/\{debit\}/$debit/;
 	$row =~ s/\{credit\}/$credit/;
 	$row =~ s/\{key\}/$key/;
-	return "ARRAY(SELECT ROW($row)::ledger.transfer FROM generate_series(1, $n) i)";
+	return "ARRAY(SELECT ROW($row)::ledger.transfer FROM $from)";
 }
 
 # One statement, whether the function returns a row or a set.
@@ -53,7 +54,7 @@ sub batch_call
 	my ($kind, $n) = @_;
 	my %variable = variables();
 	my @accounts = map { s/\{(\w+)\}/$variable{$1}/gr } @{ $accounts{$kind} };
-	return 'SELECT count(*) FROM ledger.post_batch(' . batch_array($n, @accounts, 'gen_random_uuid()') . ');';
+	return 'SELECT count(*) FROM ledger.post_batch(' . batch_array("generate_series(1, $n) i", @accounts, 'gen_random_uuid()') . ');';
 }
 
 1;

@@ -19,7 +19,7 @@ our @EXPORT = qw(rate_part user_peer);
 my $plpgsql_credit = 'PL/pgSQL credit with mirror';
 
 # id: of the bars; before: what the new database needs; quick: clients of a
-# quick run, 8 unless told.
+# quick run (8 unless told), which commits asynchronously but for the first part.
 my %parts = (
 	credit => [
 		{
@@ -113,7 +113,9 @@ my %parts = (
 sub user_peer
 {
 	my ($ours) = @_;
-	peer_script("$tmp/peer.bench");
+	open my $in, '<', "$tmp/peer.bench" or die "$tmp/peer.bench: $!\n";
+	define_script('peer', do { local $/; <$in> });
+	close $in;
 	$parts{peer} = [
 		{
 			id => 'peer',
@@ -170,6 +172,13 @@ sub rate_key
 	return "$rate->{id}/$peer/$how->{keys}/$how->{sync}/$how->{clients}";
 }
 
+sub synchronous_commit
+{
+	my ($rate) = @_;
+	return ('off') if quick() && $rate->{ours} ne 'ledger credit';
+	return @{ $rate->{sync} // [ 'on', 'off' ] };
+}
+
 # Every combination of keys, synchronous_commit and clients: [how, peers wanted].
 sub combinations
 {
@@ -177,7 +186,7 @@ sub combinations
 	my @all;
 	for my $keys (@{ $rate->{keys} // ['uniform'] })
 	{
-		for my $sync (@{ $rate->{sync} // [ 'on', 'off' ] })
+		for my $sync (synchronous_commit($rate))
 		{
 			for my $clients (@{ quick() ? $rate->{quick} // [8] : $rate->{clients} })
 			{

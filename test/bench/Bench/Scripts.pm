@@ -16,13 +16,14 @@ use Exporter qw(import);
 
 use Bench::Server;
 
-our @EXPORT = qw(script_options call peer_script);
+our @EXPORT = qw(script_options call define_script);
 
 my $user = q{('00000000-0000-4000-8000-' || :n)::uuid};
 
 # Of 20,000 users random_zipfian gives the first one 12 percent of all movements,
 # and the first hundred 56.
 my %keys = (
+	none => '',
 	uniform => '\set n random(:first, :last)',
 	Zipf => '\set n random_zipfian(:first, :last, 1.05)',
 	'one user' => '\set n :first');
@@ -113,13 +114,11 @@ my %one_statement = (
 	'PL/pgSQL reserve and execute' => 'SELECT peer.reserve({user}, 1.25, k),'
 	  . ' peer.execute({user}, 1.25, k, true) FROM gen_random_uuid() k;');
 
-# The user's own script (PEER_BENCH) goes by the name "peer".
-sub peer_script
+# One more script, of the caller's own.
+sub define_script
 {
-	my ($file) = @_;
-	open my $in, '<', $file or die "$file: $!\n";
-	$script{peer} = do { local $/; <$in> };
-	close $in;
+	my ($name, $text) = @_;
+	$script{$name} = $text;
 	return;
 }
 

@@ -36,7 +36,8 @@ sub user_number
 }
 
 # What every script may use: :users, :first and :last; once there is a
-# database, also the accounts' ids less the users' numbers.
+# database, also the accounts' ids less the users' numbers.  variables($n)
+# makes it n users.
 my %bases;
 
 sub variables
@@ -95,11 +96,11 @@ sub fresh_database
 {
 	my (@more) = @_;
 	$ENV{PGDATABASE} = 'postgres';
-	sql('SET client_min_messages = warning; DROP DATABASE IF EXISTS bench WITH (FORCE)');
+	sql('DROP DATABASE bench WITH (FORCE)') if sql(q{SELECT count(*) FROM pg_database WHERE datname = 'bench'});
 	run('createdb', 'bench');
 	$ENV{PGDATABASE} = 'bench';
 	%bases = ();
-	sql_file('setup.sql', 'plpgsql.sql', 'application.sql', @more);
+	sql_file('setup.sql', 'uuid_v7.sql', 'plpgsql.sql', 'application.sql', @more);
 	my %variable = variables();
 	%bases = (
 		base => sql("SELECT user_accounts_base($variable{first}, $variable{last})"),

@@ -24,10 +24,10 @@ sub snapshot_part
 	return if only_bars();
 	heading('One long snapshot: rate and latency, 8 clients, synchronous_commit off');
 	table('<credits', '<when', 'per second', 'ms p50', 'ms p99');
-	rates(@$_) for @cases;
+	for my $case (@cases) { rates(@$case) }
 	heading('One long snapshot: instructions of a call');
 	table('<credits', 'before', 'during', 'after', 'after VACUUM');
-	counts(@$_) for @cases;
+	for my $case (@cases) { counts(@$case) }
 	return;
 }
 
