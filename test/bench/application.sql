@@ -10,3 +10,8 @@ CREATE TABLE app.entries (LIKE peer.entries INCLUDING ALL,
 CREATE TABLE app.balances (LIKE balances INCLUDING ALL);
 INSERT INTO app.accounts OVERRIDING SYSTEM VALUE SELECT * FROM peer.accounts ORDER BY id;
 INSERT INTO app.balances SELECT * FROM balances;
+-- with a history, as in plpgsql.sql
+INSERT INTO app.transactions OVERRIDING SYSTEM VALUE SELECT *, 'posted' FROM peer.transactions ORDER BY id;
+INSERT INTO app.entries OVERRIDING SYSTEM VALUE SELECT * FROM peer.entries ORDER BY id;
+SELECT setval(pg_get_serial_sequence('app.' || t, 'id'), nextval(pg_get_serial_sequence('peer.' || t, 'id')))
+FROM unnest(ARRAY['accounts', 'transactions', 'entries']) t;

@@ -106,7 +106,7 @@ sub disk_part
 	heading("Disk with all indexes, bytes a posting, $n transfers");
 	table('<script', '<keys', 'bytes');
 	my %key = (random => 'gen_random_uuid()', 'time-ordered' => 'uuid_v7()');
-	for my $script (only_bars() ? 'ledger transfer' : ('ledger transfer', 'PL/pgSQL transfer'))
+	for my $script (only_bars() || quick() ? 'ledger transfer' : ('ledger transfer', 'PL/pgSQL transfer'))
 	{
 		for my $kind ('random', 'time-ordered')
 		{

@@ -18,8 +18,8 @@ our @EXPORT = qw(rate_part user_peer);
 
 my $plpgsql_credit = 'PL/pgSQL credit with mirror';
 
-# id: of the bars; before: what the new database needs; quick: clients of a
-# quick run (8 unless told), which commits asynchronously but for the first part.
+# id: of the bars; before: what the new database needs; quick and quick_sync:
+# clients and synchronous_commit of a quick run, unless 8 and off.
 my %parts = (
 	credit => [
 		{
@@ -28,6 +28,7 @@ my %parts = (
 			ours => 'ledger credit',
 			peers => [ 'legacy upsert', $plpgsql_credit, 'application credit' ],
 			clients => [ 1, 2, 8, 32, 128 ],
+			quick_sync => [ 'on', 'off' ],
 		}
 	],
 	keys => [
@@ -175,7 +176,7 @@ sub rate_key
 sub synchronous_commit
 {
 	my ($rate) = @_;
-	return ('off') if quick() && $rate->{ours} ne 'ledger credit';
+	return @{ $rate->{quick_sync} // ['off'] } if quick();
 	return @{ $rate->{sync} // [ 'on', 'off' ] };
 }
 
