@@ -153,11 +153,11 @@ sub script_options
 	return map { ('-f', write_script($_, @how) . "\@$mix{$name}{$_}") } sort keys %{ $mix{$name} };
 }
 
-# call($name, $key): one statement, for the same user each time.
+# call($name, $key): one statement, for the same user each time, who is "one user" of the scripts.
 sub call
 {
 	my ($name, $key) = @_;
-	my %variable = (variables(), n => user_number(7), m => user_number(8));
+	my %variable = (variables(), n => user_number(1), m => user_number(2));
 	my $text = fill($one_statement{$name} // $script{$name} // die("there is no call $name\n"), $key);
 	my $statement;
 	$text =~ s/'([\w-]+)' \|\| :n\b/'$1$variable{n}'/g;

@@ -22,12 +22,13 @@ my @cases = ([ 'to one user', 'one user' ], [ 'through one house account', 'unif
 sub snapshot_part
 {
 	return if only_bars();
+	my @chosen = quick() ? $cases[0] : @cases;
 	heading('One long snapshot: rate and latency, 8 clients, synchronous_commit off');
 	table('<credits', '<when', 'per second', 'ms p50', 'ms p99');
-	for my $case (@cases) { rates(@$case) }
+	for my $case (@chosen) { rates(@$case) }
 	heading('One long snapshot: instructions of a call');
 	table('<credits', 'before', 'during', 'after', 'after VACUUM');
-	for my $case (quick() ? $cases[0] : @cases) { counts(@$case) }
+	for my $case (@chosen) { counts(@$case) }
 	return;
 }
 
