@@ -9,7 +9,8 @@
 #   make test-caches        the same on one that forgets its catalog caches at once (slow)
 #   make test-valgrind      regression tests with every memory access checked
 #   make coverage           what of the C the tests reach
-#   make bench              measurements
+#   make bench              measurements; BENCH="quick", "bars" or parts, BENCH_CSV=file
+#   make bench-growth       instructions, WAL, latency and sizes while the journal grows (long)
 #   make format-check       layout of the sources
 #
 # demo, test and their like need nothing installed beforehand: see test/lib/sandbox.
@@ -38,7 +39,7 @@ PG_CPPFLAGS = -I$(srcdir)/src
 PG_CFLAGS = -Wall -Wextra -Werror -Wno-unused-parameter -Wno-sign-compare -Wno-missing-field-initializers
 
 # These bring their own server; PostgreSQL may not even be installed yet.
-sandbox_goals = demo test soak test-cassert test-caches test-valgrind coverage bench format-check
+sandbox_goals = demo test soak test-cassert test-caches test-valgrind coverage bench bench-growth format-check
 .PHONY: $(sandbox_goals)
 
 ifneq ($(filter-out $(sandbox_goals),$(or $(MAKECMDGOALS),all)),)
@@ -86,8 +87,17 @@ demo:
 	@echo 'Building, and starting a server that is gone afterwards ...'
 	@$(sandbox) test/demo/run
 
+# The user's files as open descriptors: the sandbox may not be able to reach them itself.
+bench_options = $(if $(BENCH_CSV),--csv) $(if $(PEER_BENCH),--peer '$(or $(PEER_AS),transfer)')
+bench_files = $(if $(BENCH_CSV),7>'$(BENCH_CSV)') \
+	$(if $(PEER_BENCH),8<'$(or $(PEER_SQL),/dev/null)' 9<'$(PEER_BENCH)')
+
 bench:
-	@$(sandbox) --with valgrind test/bench/run $(BENCH)
+	@$(sandbox) --with valgrind test/bench/run measure $(bench_options) $(BENCH) $(bench_files)
+
+bench-growth:
+	@$(sandbox) --with valgrind test/bench/run growth $(if $(BENCH_CSV),--csv) \
+		$(or $(BENCH_GROWTH),0 10 50) $(if $(BENCH_CSV),7>'$(BENCH_CSV)')
 
 format-check:
 	@perl '$(here)test/lib/style' '$(here)'
