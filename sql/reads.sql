@@ -45,6 +45,20 @@ EXPLAIN (COSTS OFF) SELECT * FROM ledger.entries e WHERE e.transaction_id = 1;
 EXPLAIN (COSTS OFF) SELECT * FROM ledger.reservations r WHERE r.order_id = public.id('o1');
 RESET enable_seqscan;
 
+-- Many users: the list is cut before balances are read, by function or by view.
+CREATE TABLE public.customers AS SELECT public.id('customer ' || n) AS id, 'customer ' || n AS name FROM generate_series(1, 1000) n;
+ALTER TABLE public.customers ADD PRIMARY KEY (id);
+SELECT count(ledger.credit_user_usdc(c.id, 1, 'deposit')) FROM public.customers c;
+ANALYZE public.customers;
+ANALYZE ledger.accounts;
+EXPLAIN (COSTS OFF) SELECT c.name, ledger.get_account_balance(c.id, 'usdc_balance') FROM public.customers c ORDER BY c.name LIMIT 10;
+EXPLAIN (COSTS OFF) SELECT c.name, b.balance FROM public.customers c
+	JOIN ledger.account_balances b ON b.user_id = c.id AND b.account_type = 'usdc_balance' WHERE c.name = 'customer 7';
+EXPLAIN (COSTS OFF) SELECT sum(b.balance) FROM public.customers c
+	JOIN ledger.account_balances b ON b.user_id = c.id AND b.account_type = 'usdc_balance';
+SELECT sum(b.balance) = sum(ledger.get_account_balance(c.id, 'usdc_balance')) AS agree FROM public.customers c
+	JOIN ledger.account_balances b ON b.user_id = c.id AND b.account_type = 'usdc_balance';
+
 -- A snapshot is a snapshot: the later postings are not in it.
 BEGIN ISOLATION LEVEL REPEATABLE READ;
 SELECT b.usdc_balance FROM ledger.get_user_balance(:alice) b;

@@ -19,7 +19,7 @@ AS $$
 	FROM (VALUES
 		('reader', 'routine', 'EXECUTE', ARRAY[
 			'get_user_balance', 'get_balance', 'get_detailed_balance', 'get_account_balance',
-			'check_available_balance', 'user_history', 'compare_balances', 'normalise']),
+			'check_available_balance', 'user_history', 'compare_balances', 'normalise', 'stripe_sum']),
 		('reader', 'relation', 'SELECT', ARRAY[
 			'account_balances', 'entries', 'transactions', 'reservations', 'discrepancies',
 			'account_types', 'currencies']),

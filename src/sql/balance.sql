@@ -1,5 +1,8 @@
 /*
  * balance.sql: reads and views.
+ *
+ * COST is what a read takes, in calls of a cheap function: so that the planner
+ * filters, sorts and cuts before it reads balances.
  */
 
 CREATE TYPE ledger.user_balance AS (user_id uuid, usdc_balance numeric, fiat_exposure numeric,
@@ -11,35 +14,35 @@ COMMENT ON TYPE ledger.full_balance IS 'What get_balance() returns.';
 
 CREATE FUNCTION ledger.get_user_balance(user_id uuid) RETURNS ledger.user_balance
 	AS 'MODULE_PATHNAME', 'ledger_get_user_balance'
-	LANGUAGE C STABLE CALLED ON NULL INPUT PARALLEL RESTRICTED SECURITY INVOKER;
+	LANGUAGE C STABLE CALLED ON NULL INPUT PARALLEL RESTRICTED COST 500 SECURITY INVOKER;
 REVOKE ALL ON FUNCTION ledger.get_user_balance(uuid) FROM PUBLIC;
 COMMENT ON FUNCTION ledger.get_user_balance(uuid) IS
 'A user''s usdc_balance, fiat_exposure, pending_investment and their sum, and where they were read (ledger or legacy). Errors: 22004, LG003.';
 
 CREATE FUNCTION ledger.get_balance(user_id uuid) RETURNS ledger.full_balance
 	AS 'MODULE_PATHNAME', 'ledger_get_balance'
-	LANGUAGE C STABLE CALLED ON NULL INPUT PARALLEL RESTRICTED SECURITY INVOKER;
+	LANGUAGE C STABLE CALLED ON NULL INPUT PARALLEL RESTRICTED COST 700 SECURITY INVOKER;
 REVOKE ALL ON FUNCTION ledger.get_balance(uuid) FROM PUBLIC;
 COMMENT ON FUNCTION ledger.get_balance(uuid) IS
 'An API''s answer: balances, their sum in USD, and breakdown {account_type: {currency, balance}} of all of the user''s accounts. Errors: 22004, LG003.';
 
 CREATE FUNCTION ledger.get_account_balance(user_id uuid, account_type text) RETURNS numeric
 	AS 'MODULE_PATHNAME', 'ledger_get_account_balance'
-	LANGUAGE C STABLE CALLED ON NULL INPUT PARALLEL RESTRICTED SECURITY INVOKER;
+	LANGUAGE C STABLE CALLED ON NULL INPUT PARALLEL RESTRICTED COST 500 SECURITY INVOKER;
 REVOKE ALL ON FUNCTION ledger.get_account_balance(uuid, text) FROM PUBLIC;
 COMMENT ON FUNCTION ledger.get_account_balance(uuid, text) IS
 'The balance of one of a user''s accounts; user_id NULL: of the house''s account of that type. Errors: 22004, LG010, LG003.';
 
 CREATE FUNCTION ledger.check_available_balance(user_id uuid, amount numeric, account_type text) RETURNS boolean
 	AS 'MODULE_PATHNAME', 'ledger_check_available_balance'
-	LANGUAGE C STABLE CALLED ON NULL INPUT PARALLEL RESTRICTED SECURITY INVOKER;
+	LANGUAGE C STABLE CALLED ON NULL INPUT PARALLEL RESTRICTED COST 500 SECURITY INVOKER;
 REVOKE ALL ON FUNCTION ledger.check_available_balance(uuid, numeric, text) FROM PUBLIC;
 COMMENT ON FUNCTION ledger.check_available_balance(uuid, numeric, text) IS
 'Whether the account has at least the amount to spend, always from the ledger. Errors: 22004, LG010, LG009.';
 
 CREATE FUNCTION ledger.find_transaction(idempotency_key text) RETURNS bigint
 	AS 'MODULE_PATHNAME', 'ledger_find_transaction'
-	LANGUAGE C STABLE CALLED ON NULL INPUT PARALLEL SAFE SECURITY INVOKER;
+	LANGUAGE C STABLE CALLED ON NULL INPUT PARALLEL SAFE COST 300 SECURITY INVOKER;
 REVOKE ALL ON FUNCTION ledger.find_transaction(text) FROM PUBLIC;
 COMMENT ON FUNCTION ledger.find_transaction(text) IS
 'The transaction that has the idempotency key, NULL if there is none: for a client that crashed before it saw the answer. Errors: 22004, 22023, 22001.';
@@ -52,14 +55,29 @@ REVOKE ALL ON FUNCTION ledger.normalise(numeric, integer) FROM PUBLIC;
 COMMENT ON FUNCTION ledger.normalise(numeric, integer) IS
 'The amount with no superfluous zeros, but at least display_digits digits after the point.';
 
-/* The row's totals and its stripes' together. */
+/*
+ * A function and not a join, and of little cost: the planner would take a look
+ * at stripes that hangs on each row for dear, though it is done for none but
+ * the few that are striped.
+ */
+CREATE FUNCTION ledger.stripe_sum(account_id bigint, total text) RETURNS numeric
+	LANGUAGE sql STABLE STRICT PARALLEL SAFE COST 1 SECURITY DEFINER
+	SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT COALESCE(sum(CASE stripe_sum.total WHEN 'debits' THEN s.debits WHEN 'credits' THEN s.credits
+						WHEN 'version' THEN s.version END), 0)
+	FROM ledger.account_stripes s WHERE s.account_id = stripe_sum.account_id
+$$;
+REVOKE ALL ON FUNCTION ledger.stripe_sum(bigint, text) FROM PUBLIC;
+COMMENT ON FUNCTION ledger.stripe_sum(bigint, text) IS
+'The debits, credits or version that the stripes of an account hold, for the view account_balances.';
+
 CREATE VIEW ledger.account_totals AS
 	SELECT a.id, a.user_id, a.account_type, a.currency, a.external_id, a.status, a.min_balance, a.opened, a.stripes,
-		   a.version + COALESCE(s.version, 0)::bigint AS version,
-		   a.debits + COALESCE(s.debits, 0) AS debits, a.credits + COALESCE(s.credits, 0) AS credits
-	FROM ledger.accounts a
-	LEFT JOIN LATERAL (SELECT sum(s.version) AS version, sum(s.debits) AS debits, sum(s.credits) AS credits
-					   FROM ledger.account_stripes s WHERE s.account_id = a.id AND a.stripes > 0) s ON a.stripes > 0;
+		   CASE WHEN a.stripes = 0 THEN a.version ELSE a.version + ledger.stripe_sum(a.id, 'version')::bigint END AS version,
+		   CASE WHEN a.stripes = 0 THEN a.debits ELSE a.debits + ledger.stripe_sum(a.id, 'debits') END AS debits,
+		   CASE WHEN a.stripes = 0 THEN a.credits ELSE a.credits + ledger.stripe_sum(a.id, 'credits') END AS credits
+	FROM ledger.accounts a;
 COMMENT ON VIEW ledger.account_totals IS 'Internal: accounts with their whole totals; read account_balances.';
 
 CREATE VIEW ledger.account_balances AS
@@ -128,7 +146,7 @@ CREATE FUNCTION ledger.user_history(user_id uuid, since timestamptz DEFAULT NULL
 	until timestamptz DEFAULT NULL, max_rows integer DEFAULT 100)
 	RETURNS TABLE (at timestamptz, transaction_id bigint, type text, description text,
 		reference_id uuid, account_type text, change numeric, balance_after numeric, posted_by text)
-	LANGUAGE plpgsql STABLE CALLED ON NULL INPUT PARALLEL SAFE SECURITY DEFINER
+	LANGUAGE plpgsql STABLE CALLED ON NULL INPUT PARALLEL SAFE COST 1000 ROWS 100 SECURITY DEFINER
 	SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
