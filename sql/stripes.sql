@@ -170,8 +170,8 @@ END $$;
 BEGIN;
 SELECT public.many(10);
 SELECT public.pages(500) AS first \gset
-SELECT public.many(2000);
-SELECT public.pages(500) < 2 * :first AS linear;
+SELECT public.many(5000);
+SELECT public.pages(500) < 1.5 * :first AS linear;
 COMMIT;
 SELECT * FROM public.ledger_oracle();
 SELECT * FROM ledger.verify() v WHERE NOT v.passed;
