@@ -452,12 +452,17 @@ accounts_after_call(Mirror *mirror, const PostingUser *before)
 	mirror->naccounts = n;
 }
 
+/*
+ * His accounts after the postings. If one of the call's had moved since S, so
+ * may have others of his, beside a legacy row that it left as it was: money
+ * that was reserved, say. They are read anew then.
+ */
 static void
 read_accounts(Mirror *mirror, bool locked)
 {
 	PostingRequest *request = mirror->request;
 
-	if (locked)
+	if (locked && !request->moved)
 	{
 		accounts_after_call(mirror, ledger_posting_user(request, &mirror->user_id));
 		return;

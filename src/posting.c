@@ -60,6 +60,7 @@ ledger_posting_take_snapshot(PostingRequest *request)
 		UnregisterSnapshot(request->snapshot);
 	request->snapshot = RegisterSnapshot(GetTransactionSnapshot());
 	request->nsnapshots++;
+	request->moved = false;
 	request->users = NULL;
 }
 
@@ -389,10 +390,8 @@ update_striped(PostingRequest *request, bool alone)
 static bool
 update_accounts(PostingRequest *request)
 {
-	UpdateResult result;
+	UpdateResult result = update_plain(request);
 
-	request->moved = false;
-	result = update_plain(request);
 	if (result == UPDATE_LATE)
 		return false;
 	for (int i = 0; i < request->naccounts; i++)
@@ -418,7 +417,6 @@ lock_accounts(PostingRequest *request)
 {
 	bool		follow = request->is_batch;
 
-	request->moved = false;
 	for (int i = 0; i < request->naccounts; i++)
 	{
 		LedgerAccount *account = &request->accounts[request->order[i]].account;
@@ -683,13 +681,10 @@ ledger_posting_lock(PostingRequest *request)
 int64
 ledger_posting_apply(PostingRequest *request)
 {
-	bool		moved = request->moved;
-
 	request->locked = true;
 	fold(request);
 	if (!update_accounts(request))
 		elog(ERROR, "an account changed under its lock");
-	request->moved |= moved;
 	return finish(request);
 }
 

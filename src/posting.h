@@ -96,7 +96,7 @@ typedef struct PostingRequest
 	bool		changed;		/* the hook has changed a row */
 	pg_uuid_t	key;
 	int		   *order;			/* accounts in the order of their locks */
-	bool		moved;			/* some row had been updated meanwhile */
+	bool		moved;			/* some account had been updated since S */
 	bool		locked;			/* the accounts were locked before */
 	void	   *hook_state;		/* what the hook knows from lock to written */
 } PostingRequest;
