@@ -58,7 +58,7 @@ sub pgbench
 	for my $log (glob 'log.*')
 	{
 		open my $in, '<', $log or die "$log: $!\n";
-		while (<$in>) { push @latency, (split)[2] / 1000 }
+		while (my $line = <$in>) { push @latency, (split ' ', $line)[2] / 1000 }
 		close $in;
 	}
 	@latency = sort { $a <=> $b } @latency;
@@ -82,7 +82,7 @@ sub interleave
 	my %result;
 	for my $round (1 .. rounds())
 	{
-		push @{ $result{$_} }, pgbench($_, $how) for @scripts;
+		for my $script (@scripts) { push @{ $result{$script} }, pgbench($script, $how) }
 		push @scripts, shift @scripts;
 	}
 	return \%result;
