@@ -1,11 +1,12 @@
 # Bench/Scripts.pm: what is measured: pgbench scripts (for rates) and calls
 # (for exact figures), of the ledger and of each peer.
 #
-# In a script {user} is the id of user :n, {key} a random UUID, {text_key} a
-# key as text; the line before it, which chooses :n, depends on the
-# distribution of keys.  All sides make ids the same way, and the cheapest
-# there is: one concatenation on the server.  pgbench takes a colon before a
-# word for a variable also within quotes.
+# In a script {user} is the id of user :n, {key} a random UUID (for rates the
+# client's, for exact figures the server makes it), {text_key} a key as text; the
+# line before it, which chooses :n, depends on the distribution of keys.  All
+# sides make ids the same way, and the cheapest there is: one concatenation on
+# the server.  pgbench takes a colon before a word for a variable also within
+# quotes.
 
 package Bench::Scripts;
 
@@ -137,9 +138,16 @@ sub write_script
 {
 	my ($name, $keys, $key) = @_;
 	my $file = "$tmp/" . join('_', "$name $keys" =~ /\w+/g) . '.sql';
+	my $text = $script{$name} // die "there is no script $name\n";
+
+	# a key is the client's to make, as it is in an application
+	if (!defined $key && $text =~ /\{(text_)?key\}/)
+	{
+		$text = "$order\n$text";
+		$key = $order_id;
+	}
 	open my $out, '>', $file or die "$file: $!\n";
-	print {$out} $keys{$keys} // die("there are no keys $keys\n"), "\n",
-	  fill($script{$name} // die("there is no script $name\n"), $key), "\n";
+	print {$out} $keys{$keys} // die("there are no keys $keys\n"), "\n", fill($text, $key), "\n";
 	close $out;
 	return $file;
 }
