@@ -96,7 +96,7 @@ my %script = (
 	'PL/pgSQL reserve and execute' => join("\n", $order,
 		"SELECT peer.reserve({user}, 1.25, $order_id);",
 		"SELECT peer.execute({user}, 1.25, $order_id, true);"),
-	'ledger balance' => 'SELECT * FROM ledger.get_user_balance({user});',
+	'ledger balance' => 'SELECT usdc_balance, fiat_exposure, pending_investment FROM ledger.get_user_balance({user});',
 	'PL/pgSQL balance' => 'SELECT account_type, balance FROM peer.accounts WHERE user_id = {user};');
 
 # What a product does all day, with pgbench's weights.
