@@ -213,6 +213,13 @@ set_key(Transfer *transfer, const char *key)
 	transfer->key_text = key ? key : request.key_text;
 }
 
+/* By its key its sender knows what was refused, whatever it was refused for. */
+static void
+keep_key(Transfer *transfer, const TransferRow *row)
+{
+	(void) read_name(row, T_KEY, LEDGER_MAX_KEY, &transfer->key_text);
+}
+
 LedgerRefusal *
 ledger_transfer_read(Transfer *transfer, HeapTupleHeader header, TupleDesc desc,
 					 const AttrNumber *columns)
@@ -233,7 +240,10 @@ ledger_transfer_read(Transfer *transfer, HeapTupleHeader header, TupleDesc desc,
 		(refusal = read_name(&row, T_KEY, LEDGER_MAX_KEY, &key)) != NULL ||
 		(refusal = read_name(&row, T_REFERENCE_TYPE, LEDGER_MAX_NAME, &transfer->reference_type)) != NULL ||
 		(refusal = read_notes(transfer, &row)) != NULL)
+	{
+		keep_key(transfer, &row);
 		return refusal;
+	}
 	transfer->has_user = !row.isnull[T_USER];
 	if (transfer->has_user)
 		transfer->user_id = *DatumGetUUIDP(row.values[T_USER]);

@@ -40,7 +40,7 @@ AS $$
 			'reconcile', 'run_reconciliation', 'repair', 'repair_user', 'verify', 'legacy_preflight',
 			'evidence_status']),
 		('operator', 'relation', 'SELECT', ARRAY[
-			'settings', 'settings_log', 'account_status_log', 'reconciliation_runs', 'legacy_mappings',
+			'account_stripes', 'settings', 'settings_log', 'account_status_log', 'reconciliation_runs', 'legacy_mappings',
 			'legacy_columns', 'legacy_log', 'legacy_writes', 'legacy_writers', 'repair_log',
 			'worker_status', 'worker_heartbeat', 'evidence_losses', 'evidence_pending']),
 		('operator', 'relation', 'DELETE', ARRAY['inbox_results']),
@@ -48,7 +48,7 @@ AS $$
 
 		('admin', 'routine', 'EXECUTE', ARRAY['attach_legacy', 'detach_legacy', 'configure_capture']),
 		('admin', 'relation', 'SELECT', ARRAY[
-			'journal', 'accounts', 'account_stripes', 'account_totals', 'reservation_rows', 'reservation_draws', 'discrepancy_rows',
+			'journal', 'accounts', 'account_totals', 'reservation_rows', 'reservation_draws', 'discrepancy_rows',
 			'broker_accounts', 'broker_positions']),
 		('admin', 'relation', 'INSERT, UPDATE', ARRAY['account_types', 'currencies']),
 

@@ -61,16 +61,21 @@ COMMENT ON FUNCTION ledger.normalise(numeric, integer) IS
  * the few that are striped.
  */
 CREATE FUNCTION ledger.stripe_sum(account_id bigint, total text) RETURNS numeric
-	LANGUAGE sql STABLE STRICT PARALLEL SAFE COST 1 SECURITY DEFINER
+	LANGUAGE plpgsql STABLE STRICT PARALLEL SAFE COST 1 SECURITY DEFINER
 	SET search_path = pg_catalog, pg_temp
 AS $$
-	SELECT COALESCE(sum(CASE stripe_sum.total WHEN 'debits' THEN s.debits WHEN 'credits' THEN s.credits
-						WHEN 'version' THEN s.version END), 0)
-	FROM ledger.account_stripes s WHERE s.account_id = stripe_sum.account_id
+BEGIN
+	IF stripe_sum.total NOT IN ('debits', 'credits', 'version') THEN
+		RAISE EXCEPTION 'unknown total "%"', stripe_sum.total
+			USING ERRCODE = 'invalid_parameter_value', HINT = 'Pass debits, credits or version.';
+	END IF;
+	RETURN (SELECT COALESCE(sum(CASE stripe_sum.total WHEN 'debits' THEN s.debits WHEN 'credits' THEN s.credits ELSE s.version END), 0)
+			FROM ledger.account_stripes s WHERE s.account_id = stripe_sum.account_id);
+END
 $$;
 REVOKE ALL ON FUNCTION ledger.stripe_sum(bigint, text) FROM PUBLIC;
 COMMENT ON FUNCTION ledger.stripe_sum(bigint, text) IS
-'The debits, credits or version that the stripes of an account hold, for the view account_balances.';
+'The debits, credits or version that the stripes of an account hold, for the view account_balances. Error: 22023.';
 
 CREATE VIEW ledger.account_totals AS
 	SELECT a.id, a.user_id, a.account_type, a.currency, a.external_id, a.status, a.min_balance, a.opened, a.stripes,

@@ -43,10 +43,11 @@ AS $$
 	SELECT 'account_identity', format('accounts %s are of one user, type and currency', string_agg(a.id::text, ', ' ORDER BY a.id))
 	FROM accounts a GROUP BY a.user_id, a.account_type, a.currency, a.external_id HAVING count(*) > 1
 	UNION ALL
-	SELECT 'stripes', format('account %s: %s stripes, of which %s are there, up to %s; lowest balance %s', a.id, a.stripes, s.n,
+	SELECT 'stripes', format('account %s: %s stripes, of which %s are there, up to %s; lowest balance %s', a.id, a.stripes, COALESCE(s.n, 0),
 			COALESCE(s.last::text, 'none'), COALESCE(a.min_balance::text, a.type_min_balance::text, 'none'))
-	FROM accounts a CROSS JOIN LATERAL (SELECT count(*) AS n, max(s.stripe) AS last FROM ledger.account_stripes s WHERE s.account_id = a.id) s
-	WHERE s.n <> a.stripes OR s.last >= a.stripes OR (a.stripes > 0 AND COALESCE(a.min_balance, a.type_min_balance) IS NOT NULL)
+	FROM accounts a LEFT JOIN (SELECT s.account_id, count(*) AS n, max(s.stripe) AS last FROM ledger.account_stripes s GROUP BY s.account_id) s
+		ON s.account_id = a.id
+	WHERE COALESCE(s.n, 0) <> a.stripes OR s.last >= a.stripes OR (a.stripes > 0 AND COALESCE(a.min_balance, a.type_min_balance) IS NOT NULL)
 	UNION ALL
 	SELECT 'stripes', format('account %s has stripes and is not there', s.account_id)
 	FROM ledger.account_stripes s WHERE NOT EXISTS (SELECT FROM ledger.accounts a WHERE a.id = s.account_id) GROUP BY s.account_id
