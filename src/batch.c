@@ -438,9 +438,9 @@ write_journal(Batch *batch)
 	}
 	PG_CATCH();
 	{
-		if (geterrcode() != ERRCODE_UNIQUE_VIOLATION || batch->nkeyed == 0)
-			PG_RE_THROW();
 		MemoryContextSwitchTo(context);
+		if (batch->nkeyed == 0 || !ledger_journal_key_violated())
+			PG_RE_THROW();
 		FlushErrorState();
 		if (IsolationUsesXactSnapshot())
 			ledger_store_serialization_failure();

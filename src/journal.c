@@ -383,3 +383,17 @@ ledger_journal_bulk_add(StoreBulk *bulk, const JournalRow *row, const JournalHea
 	write_row(row, header, debit_after, credit_after, values, isnull);
 	ledger_store_bulk_add(bulk, values, isnull);
 }
+
+bool
+ledger_journal_key_violated(void)
+{
+	ErrorData  *error;
+	bool		is_key;
+
+	if (geterrcode() != ERRCODE_UNIQUE_VIOLATION)
+		return false;
+	error = CopyErrorData();
+	is_key = error->constraint_name && strcmp(error->constraint_name, "journal_key") == 0;
+	FreeErrorData(error);
+	return is_key;
+}

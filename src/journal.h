@@ -65,6 +65,9 @@ extern int	ledger_journal_reversals(Store *journal, int64 id, Snapshot snapshot,
 									 JournalRow **rows);
 extern Numeric ledger_journal_sum(const JournalRow *rows, int n);
 
+/* In PG_CATCH: whether it is the key that is there already, not a row of somebody's own index. */
+extern bool ledger_journal_key_violated(void);
+
 extern void ledger_journal_insert(Store *journal, const JournalRow *row,
 								  const JournalHeader *header,
 								  Numeric debit_after, Numeric credit_after);

@@ -168,6 +168,9 @@ relation_is_plain(Relation relation)
 		!relation->rd_rel->relrowsecurity && relation->rd_rules == NULL &&
 		(constraints == NULL ||
 		 (constraints->num_check == 0 && !constraints->has_generated_stored)) &&
+		/* SQL refuses to update what is published without an identity */
+		(relation->rd_rel->relreplident == REPLICA_IDENTITY_FULL ||
+		 OidIsValid(RelationGetReplicaIndex(relation))) &&
 		triggers_are_ours(relation);
 }
 
@@ -216,6 +219,9 @@ note_limits(PlainTable *plain, const LegacyTable *table)
 static bool
 note_columns(PlainTable *plain, const LegacyTable *table)
 {
+	Oid			type;
+	int32		typmod;
+	Oid			collation;
 	ListCell   *lc;
 
 	plain->spec.ncolumns = 0;
@@ -238,7 +244,10 @@ note_columns(PlainTable *plain, const LegacyTable *table)
 	}
 	if (table->has_updated_at)
 	{
-		if (get_atttype(table->relid, get_attnum(table->relid, "updated_at")) != TIMESTAMPTZOID)
+		get_atttypetypmodcoll(table->relid, get_attnum(table->relid, "updated_at"),
+							  &type, &typmod, &collation);
+		/* one with fewer digits is rounded by SQL */
+		if (type != TIMESTAMPTZOID || typmod >= 0)
 			return false;
 		plain->updated_at = plain->spec.ncolumns;
 		return add_column(plain, "updated_at");

@@ -530,9 +530,9 @@ write_journal(PostingRequest *request)
 	}
 	PG_CATCH();
 	{
-		if (geterrcode() != ERRCODE_UNIQUE_VIOLATION || !header.has_key)
-			PG_RE_THROW();
 		MemoryContextSwitchTo(context);
+		if (!header.has_key || !ledger_journal_key_violated())
+			PG_RE_THROW();
 		FlushErrorState();
 		if (request->moved || IsolationUsesXactSnapshot())
 			ledger_store_serialization_failure();

@@ -35,8 +35,12 @@
 #include "access/xact.h"
 #include "miscadmin.h"
 #include "storage/lmgr.h"
+#include "storage/proc.h"
 #include "utils/fmgroids.h"
+#include "utils/guc.h"
 #include "utils/inval.h"
+#include "utils/memutils.h"
+#include "utils/resowner.h"
 #include "utils/snapmgr.h"
 
 #include "amount.h"
@@ -46,6 +50,7 @@
 #include "stripe.h"
 
 #define MAX_REMEMBERED	64
+#define WAIT_MS			500		/* beyond deadlock_timeout, for one stripe of those that are held */
 #define PRUNE_OFFSET	48		/* versions on a page before it is worth a look */
 
 enum
@@ -355,6 +360,46 @@ try_stripe(Store *store, Stripe *stripe, const Remembered *known, int digits,
 }
 
 /*
+ * Waits for the holder, but not for good: he may be a transaction that stays,
+ * while another stripe becomes free. Long enough for a deadlock to be found. A
+ * lock_timeout that the session has set is left to end the wait.
+ */
+static void
+wait_a_while(TransactionId holder)
+{
+	MemoryContext context = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+
+	if (LockTimeout > 0)
+	{
+		XactLockTableWait(holder, NULL, NULL, XLTW_None);
+		return;
+	}
+	BeginInternalSubTransaction(NULL);
+	PG_TRY();
+	{
+		int			guc_level = NewGUCNestLevel();
+
+		(void) set_config_option("lock_timeout", psprintf("%d", DeadlockTimeout + WAIT_MS),
+								 PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+		XactLockTableWait(holder, NULL, NULL, XLTW_None);
+		AtEOXact_GUC(true, guc_level);
+		ReleaseCurrentSubTransaction();
+	}
+	PG_CATCH();
+	{
+		if (geterrcode() != ERRCODE_LOCK_NOT_AVAILABLE)
+			PG_RE_THROW();
+		MemoryContextSwitchTo(context);
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(context);
+	CurrentResourceOwner = owner;
+}
+
+/*
  * Tries all from the one used last on. If all are held one is waited for, and
  * then it begins anew there: any that has become free will do.
  */
@@ -378,7 +423,7 @@ add_to_any(Store *store, const LedgerAccount *account, Stripe *stripe, Remembere
 			continue;
 		if (result == STRIPE_UNSEEN)
 			ledger_store_serialization_failure();
-		XactLockTableWait(stripe->holder, NULL, NULL, XLTW_None);
+		wait_a_while(stripe->holder);
 		first = stripe->stripe;
 		i = -1;
 	}

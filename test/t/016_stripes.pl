@@ -82,10 +82,11 @@ ledger_ok($node, 'the ledger holds after prepared transactions');
 
 # ---- the one that becomes free -----------------------------------------------------
 
-# It waits for one of two; that one ends, the other stays.
+# It waits for one of two; that one ends and the other stays, or the other way round.
 query(stripes(2));
-foreach my $end ('commit', 'rollback')
+foreach my $case ([ 'commit', 0 ], [ 'rollback', 0 ], [ 'commit', 1 ])
 {
+	my ($end, $other_ends) = @$case;
 	my @holders = map { connection($node, AutoCommit => 0) } 1, 2;
 	my @pids = map { $_->{pg_pid} } @holders;
 	my ($waiter, $blocker, $finished);
@@ -102,8 +103,9 @@ foreach my $end ('commit', 'rollback')
 		return defined $blocker;
 	});
 	my ($first) = grep { $pids[$_] == $blocker } 0, 1;
+	$first = 1 - $first if $other_ends;
 	$holders[$first]->$end;
-	is(await($waiter), 0, "$end: who waits for one of two goes on, whoever still holds the other");
+	is(await($waiter), 0, "$end of the one that is " . ($other_ends ? 'not ' : '') . 'waited for: the waiter goes on');
 	$holders[ 1 - $first ]->rollback;
 	$_->disconnect foreach @holders;
 }
