@@ -113,6 +113,17 @@ SELECT ledger.post('gift', ARRAY[ROW(ledger.open_account('house_equity', NULL, '
 	ledger.open_account('usdc_balance', :alice), 5, 'ignored')]::ledger.posting[]) > 0 AS posted;
 ALTER TYPE ledger.posting DROP ATTRIBUTE note;
 
+-- A unique index of somebody's own is not the key: its error is its own.
+CREATE UNIQUE INDEX one_movement ON ledger.journal (reference_id) WHERE reference_id IS NOT NULL;
+SELECT ledger.credit_user_usdc(:alice, 1, 'deposit', 'd0000000-0000-4000-8000-00000000000d') > 0 AS posted;
+SELECT split_part(public.raises(format('SELECT ledger.debit_user_usdc(%L, 1, %L, %L)', :alice, 'withdrawal', 'd0000000-0000-4000-8000-00000000000d')), ' ', 1) AS raised;
+DROP INDEX ledger.one_movement;
+
+-- What the legacy table's owner made SQL do, the ledger does: rounds a time.
+ALTER TABLE balances ALTER updated_at TYPE timestamptz(0);
+SELECT ledger.credit_user_usdc(:alice, 1, 'deposit') > 0 AS posted;
+SELECT updated_at = date_trunc('second', updated_at) AS rounded FROM balances WHERE user_id = :alice;
+
 -- Between currencies that show different digits each side shows its own.
 INSERT INTO ledger.currencies (code, scale, display_digits) VALUES ('JPY', 0, 0);
 INSERT INTO ledger.account_types (name, owner, currency, normal_side) VALUES ('yen_buffer', 'house', 'JPY', 'debit');
