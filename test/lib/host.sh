@@ -167,7 +167,14 @@ copy_postgres()
 	done
 	for dir in includedir pkgincludedir includedir-server; do
 		real=$(get $dir)
-		[ -e "$copy$real" ] || { mkdir -p "$copy${real%/*}" && ln -s "$real" "$copy$real"; }
+		[ ! -e "$copy$real" ] || continue
+		mkdir -p "$copy${real%/*}"
+		# what lies in root's own cache is not for the user postgres to read
+		if as_user "$owner" test -r "$real"; then
+			ln -s "$real" "$copy$real"
+		else
+			cp -r "$real" "$copy$real"
+		fi
 	done
 	ln -s "$copy$(get bindir)/pg_config" "$copy/pg_config"
 	for dir in sharedir pkglibdir; do
