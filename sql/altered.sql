@@ -124,6 +124,15 @@ ALTER TABLE balances ALTER updated_at TYPE timestamptz(0);
 SELECT ledger.credit_user_usdc(:alice, 1, 'deposit') > 0 AS posted;
 SELECT updated_at = date_trunc('second', updated_at) AS rounded FROM balances WHERE user_id = :alice;
 
+-- What SQL may not update because it is published without an identity, the ledger does not either.
+ALTER TABLE balances DROP CONSTRAINT balances_pkey, ALTER user_id SET NOT NULL, ADD UNIQUE (user_id);
+SET client_min_messages = error;
+CREATE PUBLICATION regress_ledger_altered FOR TABLE balances;
+RESET client_min_messages;
+SELECT split_part(public.raises(format('SELECT ledger.credit_user_usdc(%L, 1, %L)', :alice, 'deposit')), ' / ', 1) AS raised;
+DROP PUBLICATION regress_ledger_altered;
+SELECT ledger.credit_user_usdc(:alice, 1, 'deposit') > 0 AS posted;
+
 -- Between currencies that show different digits each side shows its own.
 INSERT INTO ledger.currencies (code, scale, display_digits) VALUES ('JPY', 0, 0);
 INSERT INTO ledger.account_types (name, owner, currency, normal_side) VALUES ('yen_buffer', 'house', 'JPY', 'debit');

@@ -141,23 +141,37 @@ move(Batch *batch, BatchItem *item)
 	return NULL;
 }
 
-/* An item before it has the same key: the same request is a replay of that. */
-static LedgerRefusal *
-refuse_repeated(Batch *batch, BatchItem *item, const BatchItem *first)
+/* The item as it stands, or would stand, in the journal. */
+static JournalRow
+journal_row(const Batch *batch, const BatchItem *item)
 {
-	PostingRequest *view = ledger_batch_view(batch, item);
-	const Transfer *transfer = &first->transfer;
+	const Transfer *transfer = &item->transfer;
 	JournalRow	row = {0};
-	const char *detail;
 
+	row.transaction_id = item->transaction_id;
+	row.created_at = batch->request->created_at;
+	row.has_effective_at = transfer->has_effective_at;
+	row.effective_at = transfer->effective_at;
 	row.type = transfer->type;
 	row.has_user = transfer->has_user;
 	row.user_id = transfer->user_id;
 	row.has_reference = transfer->has_reference;
 	row.reference_id = transfer->reference_id;
-	row.debit_account_id = account_of(batch, first->debit)->account.id;
-	row.credit_account_id = account_of(batch, first->credit)->account.id;
-	row.amount = first->amount;
+	row.reference_type = transfer->reference_type;
+	row.debit_account_id = account_of(batch, item->debit)->account.id;
+	row.credit_account_id = account_of(batch, item->credit)->account.id;
+	row.amount = item->amount;
+	return row;
+}
+
+/* An item before it has the same key: the same request is a replay of that. */
+static LedgerRefusal *
+refuse_repeated(Batch *batch, BatchItem *item, const BatchItem *first)
+{
+	PostingRequest *view = ledger_batch_view(batch, item);
+	JournalRow	row = journal_row(batch, first);
+	const char *detail;
+
 	/* what could not be posted is no replay, and its accounts are known no more */
 	if (item->state == ITEM_DOOMED)
 		view->nlines = 0;
@@ -355,21 +369,8 @@ static void
 write_item(const Batch *batch, const BatchItem *item, JournalHeader *header, StoreBulk *bulk)
 {
 	const Transfer *transfer = &item->transfer;
-	JournalRow	row = {0};
+	JournalRow	row = journal_row(batch, item);
 
-	row.transaction_id = item->transaction_id;
-	row.created_at = batch->request->created_at;
-	row.has_effective_at = transfer->has_effective_at;
-	row.effective_at = transfer->effective_at;
-	row.type = transfer->type;
-	row.has_user = transfer->has_user;
-	row.user_id = transfer->user_id;
-	row.has_reference = transfer->has_reference;
-	row.reference_id = transfer->reference_id;
-	row.reference_type = transfer->reference_type;
-	row.debit_account_id = account_of(batch, item->debit)->account.id;
-	row.credit_account_id = account_of(batch, item->credit)->account.id;
-	row.amount = item->amount;
 	header->has_key = transfer->key_text != NULL;
 	header->key = item->key;
 	header->description = transfer->description;

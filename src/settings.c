@@ -32,6 +32,7 @@
 #include "utils/timestamp.h"
 
 #include "args.h"
+#include "lock_wait.h"
 #include "owner.h"
 #include "settings.h"
 #include "store.h"
@@ -359,41 +360,13 @@ try_at_once(const SettingsWait *lock)
 	return lock->nrelids == 1 && ConditionalLockRelationOid(lock->relids[0], ShareRowExclusiveLock);
 }
 
-/* One slice of waiting; false if it passed in vain, and nothing is locked. */
-static bool
-try_lock(const SettingsWait *lock)
+static void
+take_locks(const void *arg)
 {
-	MemoryContext context = CurrentMemoryContext;
-	ResourceOwner owner = CurrentResourceOwner;
-	volatile bool got = false;
+	const SettingsWait *lock = arg;
 
-	BeginInternalSubTransaction(NULL);
-	PG_TRY();
-	{
-		int			guc_level = NewGUCNestLevel();
-
-		(void) set_config_option("lock_timeout", psprintf("%d", lock->slice_ms),
-								 PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
-		for (int i = 0; i < lock->nrelids; i++)
-			LockRelationOid(lock->relids[i], ShareRowExclusiveLock);
-		got = true;
-		AtEOXact_GUC(true, guc_level);
-		ReleaseCurrentSubTransaction();
-	}
-	PG_CATCH();
-	{
-		int			code = geterrcode();
-
-		if (code != ERRCODE_LOCK_NOT_AVAILABLE)
-			PG_RE_THROW();
-		MemoryContextSwitchTo(context);
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-	}
-	PG_END_TRY();
-	MemoryContextSwitchTo(context);
-	CurrentResourceOwner = owner;
-	return got;
+	for (int i = 0; i < lock->nrelids; i++)
+		LockRelationOid(lock->relids[i], ShareRowExclusiveLock);
 }
 
 /*
@@ -415,7 +388,7 @@ ledger_settings_lock_exclusive(int64 lock_wait_ms, Oid legacy)
 				 errmsg("cannot change the settings in a transaction that has posted"),
 				 errhint("Commit the postings first.")));
 	deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), lock_wait_ms);
-	while (!try_at_once(&lock) && !try_lock(&lock))
+	while (!try_at_once(&lock) && !ledger_lock_within(lock.slice_ms, take_locks, &lock))
 	{
 		look_at_blockers(&lock);
 		if (GetCurrentTimestamp() >= deadline)

@@ -37,15 +37,13 @@
 #include "storage/lmgr.h"
 #include "storage/proc.h"
 #include "utils/fmgroids.h"
-#include "utils/guc.h"
 #include "utils/inval.h"
-#include "utils/memutils.h"
-#include "utils/resowner.h"
 #include "utils/snapmgr.h"
 
 #include "amount.h"
 #include "compat.h"
 #include "errors.h"
+#include "lock_wait.h"
 #include "place.h"
 #include "stripe.h"
 
@@ -359,6 +357,12 @@ try_stripe(Store *store, Stripe *stripe, const Remembered *known, int digits,
 	return result;
 }
 
+static void
+wait_for_end(const void *holder)
+{
+	XactLockTableWait(*(const TransactionId *) holder, NULL, NULL, XLTW_None);
+}
+
 /*
  * Waits for the holder, but not for good: he may be a transaction that stays,
  * while another stripe becomes free. Long enough for a deadlock to be found. A
@@ -367,36 +371,10 @@ try_stripe(Store *store, Stripe *stripe, const Remembered *known, int digits,
 static void
 wait_a_while(TransactionId holder)
 {
-	MemoryContext context = CurrentMemoryContext;
-	ResourceOwner owner = CurrentResourceOwner;
-
 	if (LockTimeout > 0)
-	{
-		XactLockTableWait(holder, NULL, NULL, XLTW_None);
-		return;
-	}
-	BeginInternalSubTransaction(NULL);
-	PG_TRY();
-	{
-		int			guc_level = NewGUCNestLevel();
-
-		(void) set_config_option("lock_timeout", psprintf("%d", DeadlockTimeout + WAIT_MS),
-								 PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
-		XactLockTableWait(holder, NULL, NULL, XLTW_None);
-		AtEOXact_GUC(true, guc_level);
-		ReleaseCurrentSubTransaction();
-	}
-	PG_CATCH();
-	{
-		if (geterrcode() != ERRCODE_LOCK_NOT_AVAILABLE)
-			PG_RE_THROW();
-		MemoryContextSwitchTo(context);
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-	}
-	PG_END_TRY();
-	MemoryContextSwitchTo(context);
-	CurrentResourceOwner = owner;
+		wait_for_end(&holder);
+	else
+		(void) ledger_lock_within(DeadlockTimeout + WAIT_MS, wait_for_end, &holder);
 }
 
 /*
