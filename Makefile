@@ -24,8 +24,9 @@ sources := $(sort $(notdir $(wildcard $(here)src/*.c)))
 OBJS := $(sources:%.c=src/%.o)
 
 # The install script is these parts in this order.
-SQL_PARTS = types settings accounts journal reservations \
-	operations balance legacy reconcile batch evidence guard verify broker access
+SQL_PARTS = types settings accounts journal reservations operations balance \
+	legacy attach capture backfill reconcile repair explain \
+	batch evidence stats migration guard verify broker access
 DATA_built = ledger--1.0.sql
 
 REGRESS := $(sort $(notdir $(basename $(wildcard $(here)sql/*.sql))))

@@ -2,7 +2,7 @@
  * attach.c
  *		attach_legacy() and its like: who may call them, and their settings.
  *
- * The work is in SQL (legacy.sql), in functions that nobody but the
+ * The work is in SQL (attach.sql), in functions that nobody but the
  * extension's owner may execute. Here the caller is asked whether he can act
  * for the table's owner, then that work is run as the extension's owner.
  */

@@ -59,7 +59,7 @@ AS $$
 			'legacy_count', 'legacy_mapping', 'legacy_default_constants', 'legacy_check_types',
 			'legacy_check_table', 'legacy_check_columns', 'legacy_check_writes', 'legacy_deferred',
 			'legacy_check_rows', 'legacy_checks', 'legacy_lock', 'legacy_attach', 'legacy_store',
-			'legacy_detach', 'legacy_configure_capture', 'reconcile_mapped',
+			'legacy_detach', 'legacy_configure_capture', 'reconcile_mapped', 'clock',
 			'evidence_start', 'evidence_beat', 'evidence_lost', 'evidence_resolved', 'evidence_store',
 			'evidence_settle', 'evidence_trim', 'worker_expire',
 			'verify_accounts', 'verify_journal', 'verify_reservations', 'verify_catalog', 'verify_legacy'])

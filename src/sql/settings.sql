@@ -30,3 +30,13 @@ COMMENT ON TABLE ledger.settings_log IS 'Every change of the settings: what they
 SELECT pg_catalog.pg_extension_config_dump('ledger.settings', '');
 SELECT pg_catalog.pg_extension_config_dump('ledger.settings_log', '');
 SELECT pg_catalog.pg_extension_config_dump('ledger.settings_log_id_seq', '');
+
+/* What the ledger stamps and measures by days and hours: gates, findings, runs. */
+CREATE FUNCTION ledger.clock() RETURNS timestamptz
+	LANGUAGE sql VOLATILE PARALLEL SAFE SECURITY INVOKER
+	SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT clock_timestamp()
+$$;
+REVOKE ALL ON FUNCTION ledger.clock() FROM PUBLIC;
+COMMENT ON FUNCTION ledger.clock() IS 'Internal: the time by which the migration goes.';

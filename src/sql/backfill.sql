@@ -1,0 +1,3 @@
+/*
+ * backfill.sql: opening of all users from their legacy rows, in batches.
+ */

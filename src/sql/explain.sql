@@ -1,0 +1,3 @@
+/*
+ * explain.sql: which posting or outside write explains a discrepancy.
+ */

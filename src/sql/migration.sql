@@ -1,0 +1,3 @@
+/*
+ * migration.sql: readiness, cut-over, the way back, and retirement.
+ */

@@ -1,0 +1,86 @@
+/*
+ * repair.sql: making one side agree with the other.
+ */
+
+CREATE TABLE ledger.repair_log (
+	id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+	mapping_id smallint NOT NULL,
+	user_id uuid NOT NULL,
+	legacy_column text COLLATE "C" NOT NULL,
+	direction text COLLATE "C" NOT NULL CHECK (direction IN ('legacy', 'ledger')),
+	before numeric,
+	after numeric,
+	transaction_id bigint,
+	reason text NOT NULL,
+	repaired_by text NOT NULL,
+	repaired_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp()
+) USING heap;
+COMMENT ON TABLE ledger.repair_log IS 'Every repair: which side of which user''s column was changed, from what to what, why and by whom.';
+SELECT pg_catalog.pg_extension_config_dump('ledger.repair_log', '');
+SELECT pg_catalog.pg_extension_config_dump('ledger.repair_log_id_seq', '');
+
+CREATE FUNCTION ledger.repair_user(user_id uuid, direction text, dry_run boolean, max_amount numeric, reason text)
+	RETURNS TABLE (legacy_column text, before numeric, after numeric, transaction_id bigint)
+	AS 'MODULE_PATHNAME', 'ledger_repair_user' LANGUAGE C VOLATILE PARALLEL UNSAFE SECURITY INVOKER;
+REVOKE ALL ON FUNCTION ledger.repair_user(uuid, text, boolean, numeric, text) FROM PUBLIC;
+COMMENT ON FUNCTION ledger.repair_user(uuid, text, boolean, numeric, text) IS 'repair() of one user.';
+
+CREATE TYPE ledger.repaired_column AS (user_id uuid, legacy_column text, before numeric, after numeric, transaction_id bigint);
+COMMENT ON TYPE ledger.repaired_column IS 'What repair() returns: a legacy column before and after; transaction_id if the ledger was changed.';
+
+/*
+ * search_path is left alone: triggers of a legacy table that is repaired
+ * expect the session's. So every name is qualified, operators too.
+ */
+CREATE FUNCTION ledger.repair(user_id uuid DEFAULT NULL, direction text DEFAULT 'legacy', dry_run boolean DEFAULT true,
+	max_rows bigint DEFAULT NULL, max_amount numeric DEFAULT NULL, reason text DEFAULT NULL)
+	RETURNS SETOF ledger.repaired_column
+	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY INVOKER
+AS $$
+#variable_conflict use_column
+DECLARE
+	one record;
+	repaired ledger.repaired_column;
+	done bigint := 0;
+BEGIN
+	IF direction IS NULL OR dry_run IS NULL OR NOT (dry_run OR reason IS NOT NULL) THEN
+		RAISE EXCEPTION '% must not be NULL', CASE WHEN direction IS NULL THEN 'direction'
+				WHEN dry_run IS NULL THEN 'dry_run' ELSE 'reason' END
+			USING ERRCODE = '22004', HINT = CASE WHEN direction IS NULL OR dry_run IS NULL
+				THEN 'Leave it out for the default.' ELSE 'Say why; repair_log keeps it.' END;
+	END IF;
+	IF pg_catalog.octet_length(reason) OPERATOR(pg_catalog.>) 4096 THEN
+		RAISE EXCEPTION 'reason is longer than 4096 bytes'
+			USING ERRCODE = 'string_data_right_truncation', HINT = 'Shorten it, or keep the rest outside the ledger.';
+	END IF;
+	IF direction OPERATOR(pg_catalog.<>) ALL (ARRAY['legacy', 'ledger']) THEN
+		RAISE EXCEPTION 'direction must be legacy or ledger'
+			USING ERRCODE = 'invalid_parameter_value', HINT = 'It names the side that is changed.';
+	END IF;
+	IF max_rows OPERATOR(pg_catalog.<) 0 OR max_amount OPERATOR(pg_catalog.<) 0
+			OR max_amount OPERATOR(pg_catalog.=) 'NaN' THEN
+		RAISE EXCEPTION 'max_rows and max_amount must not be below zero'
+			USING ERRCODE = 'invalid_parameter_value';
+	END IF;
+	FOR one IN
+		SELECT r.user_id, pg_catalog.count(*) AS n FROM ledger.reconcile() r
+			WHERE repair.user_id IS NULL GROUP BY r.user_id
+		UNION ALL
+		SELECT repair.user_id, pg_catalog.count(*) FROM ledger.compare_balances(repair.user_id) c
+			WHERE repair.user_id IS NOT NULL AND c.status OPERATOR(pg_catalog.<>) 'match'
+			HAVING pg_catalog.count(*) OPERATOR(pg_catalog.>) 0
+		ORDER BY 1
+	LOOP
+		EXIT WHEN done OPERATOR(pg_catalog.+) one.n OPERATOR(pg_catalog.>) max_rows;
+		FOR repaired IN
+			SELECT one.user_id, u.legacy_column, u.before, u.after, u.transaction_id
+			FROM ledger.repair_user(one.user_id, direction, dry_run, max_amount, reason) u
+		LOOP
+			done := done OPERATOR(pg_catalog.+) 1;
+			RETURN NEXT repaired;
+		END LOOP;
+	END LOOP;
+END
+$$;
+REVOKE ALL ON FUNCTION ledger.repair(uuid, text, boolean, bigint, numeric, text) FROM PUBLIC;
+COMMENT ON FUNCTION ledger.repair(uuid, text, boolean, bigint, numeric, text) IS 'Makes the side named by direction agree with the other, user by user under the row''s lock: legacy is set to the ledger''s values; the ledger is changed by postings against legacy_suspense alone. A user not opened yet is opened. Users beyond max_rows and columns that differ by more than max_amount are left alone.';

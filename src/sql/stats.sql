@@ -1,0 +1,3 @@
+/*
+ * stats.sql: what the ledger counts and times.
+ */
