@@ -22,6 +22,7 @@
 #include "legacy.h"
 #include "operations.h"
 #include "posting.h"
+#include "stats.h"
 #include "stripe.h"
 
 /* All that one user has, as a read shows it. */
@@ -36,8 +37,10 @@ typedef struct UserBalances
 static void
 read_user(const pg_uuid_t *user_id, const LedgerSettings *settings, UserBalances *user)
 {
-	Store	   *accounts = ledger_accounts_open(AccessShareLock);
+	Store	   *accounts;
 
+	ledger_stats_read_begin();
+	accounts = ledger_accounts_open(AccessShareLock);
 	user->naccounts = ledger_accounts_of_user(accounts, user_id, GetActiveSnapshot(),
 											  &user->accounts);
 	ledger_store_close(accounts);
@@ -79,6 +82,7 @@ form_result(FunctionCallInfo fcinfo, Datum *values, bool *isnull)
 
 	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "return type must be a row type");
+	ledger_stats_read_end();
 	return HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, isnull));
 }
 
@@ -240,12 +244,15 @@ ledger_get_account_balance(PG_FUNCTION_ARGS)
 	const LedgerAccountType *type = arg_account_type(fcinfo, 1);
 	const pg_uuid_t *user_id = ledger_arg_user_of(fcinfo, 0, type);
 	UserBalances user;
+	Numeric		balance;
 	Numeric		min;
 
 	if (user_id == NULL)
 		PG_RETURN_NUMERIC(house_balance(type, &min));
 	read_user(user_id, ledger_settings_get(), &user);
-	PG_RETURN_NUMERIC(balance_of(&user, type));
+	balance = balance_of(&user, type);
+	ledger_stats_read_end();
+	PG_RETURN_NUMERIC(balance);
 }
 
 /*
@@ -270,6 +277,7 @@ ledger_check_available_balance(PG_FUNCTION_ARGS)
 		read_user(user_id, &settings, &user);
 		balance = balance_of(&user, type);
 		min = min_of(&user, type);
+		ledger_stats_read_end();
 	}
 	else
 		balance = house_balance(type, &min);

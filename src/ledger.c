@@ -19,6 +19,7 @@
 #include "place.h"
 #include "stripe.h"
 #include "settings.h"
+#include "stats.h"
 #include "store.h"
 #include "worker.h"
 
@@ -41,6 +42,7 @@ _PG_init(void)
 	ledger_capture_init();
 	ledger_inbox_init();
 	ledger_evidence_init();
+	ledger_stats_init();
 	ledger_worker_init();
 	ledger_launcher_init();
 	MarkGUCPrefixReserved("ledger");

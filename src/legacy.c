@@ -28,6 +28,7 @@
 #include "compare.h"
 #include "errors.h"
 #include "legacy.h"
+#include "stats.h"
 
 enum
 {
@@ -446,7 +447,9 @@ ledger_legacy_read(const pg_uuid_t *user_id, const LedgerAccount *accounts, int 
 			continue;
 		if (!is_readable(table, !opened || settings->source_legacy || settings->strict_mode))
 			continue;
+		ledger_stats_fetch_begin();
 		ledger_legacy_fetch(table, user_id, &row);
+		ledger_stats_fetch_end();
 		/* from a row that waits for its opening the read shows that row */
 		if (settings->shadow_mode && (opened || !row.found) &&
 			!ledger_compare_agrees(table, accounts, naccounts, &row, NULL))

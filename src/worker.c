@@ -41,6 +41,7 @@
 #include "utils/timestamp.h"
 
 #include "evidence.h"
+#include "stats_shared.h"
 #include "store.h"
 #include "worker.h"
 
@@ -60,6 +61,7 @@ bool		ledger_worker_trims = false;
 
 static int	naptime_ms = 1000;
 static int	retention_days = -1;
+static int	flush_s = 60;
 
 static volatile sig_atomic_t in_slice = false;
 
@@ -371,10 +373,40 @@ trim(void)
 	Datum		values[] = {Int32GetDatum(retention_days), Int32GetDatum(TRIM_SLICE)};
 
 	ledger_worker_trims = true;
-	trimmed_now = DatumGetInt64(call("SELECT ledger.evidence_trim(pg_catalog.make_interval(days => $1), $2)",
+	trimmed_now = DatumGetInt64(call("SELECT ledger.evidence_trim(pg_catalog.make_interval(days => $1), $2)"
+									 " OPERATOR(pg_catalog.+)"
+									 " ledger.read_timings_trim(pg_catalog.make_interval(days => $1), $2)",
 									 2, types, values, NULL));
 	ledger_worker_trims = false;
-	return trimmed_now == TRIM_SLICE;
+	return trimmed_now >= TRIM_SLICE;
+}
+
+static Datum
+bucket_array(const StatsTimes *times)
+{
+	Datum		elements[STATS_BUCKETS];
+
+	for (int i = 0; i < STATS_BUCKETS; i++)
+		elements[i] = Int64GetDatum((int64) times->buckets[i]);
+	return PointerGetDatum(construct_array(elements, STATS_BUCKETS, INT8OID, 8,
+										   FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
+}
+
+static StatsFlush flushed_now;
+
+/* What sessions have read since; gone from what is to be stored once it is committed. */
+static bool
+flush(void)
+{
+	Oid			types[] = {INT8ARRAYOID, INT8ARRAYOID};
+	Datum		values[2];
+
+	if (!ledger_stats_take_reads(&flushed_now))
+		return false;
+	values[0] = bucket_array(&flushed_now.ledger);
+	values[1] = bucket_array(&flushed_now.legacy);
+	(void) call("SELECT ledger.read_timings_store($1, $2)", 2, types, values, NULL);
+	return true;
 }
 
 static bool
@@ -401,6 +433,7 @@ static Task throw_task = {"throwing evidence away", throw_away, 0};
 static Task settle_task = {"looking what became of transactions", settle, 0};
 static Task expire_task = {"releasing reservations", expire, 0};
 static Task trim_task = {"trimming history", trim, 0};
+static Task flush_task = {"storing how long reads took", flush, 0};
 static Task beat_task = {"noting that it is alive", beat, 0};
 
 static bool
@@ -472,6 +505,14 @@ look_for_extension(void)
 }
 
 static void
+flush_reads(void)
+{
+	if (run_slice(&flush_task))
+		ledger_stats_reads_stored(&flushed_now);
+	put_off(&flush_task, failed ? RETRY_MS : flush_s * 1000);
+}
+
+static void
 work(void)
 {
 	if (!look_for_extension())
@@ -498,6 +539,8 @@ work(void)
 		} while (more && !ShutdownRequestPending);
 		put_off(&trim_task, TRIM_MS);
 	}
+	if (is_due(&flush_task))
+		flush_reads();
 	if (done.stored || done.expired || done.trimmed || done.errors)
 		beat_task.not_before = 0;
 	if (is_due(&beat_task) && run_slice(&beat_task))
@@ -638,4 +681,8 @@ ledger_worker_init(void)
 							"Days for which resolved discrepancies are kept; -1: for ever.",
 							NULL, &retention_days, -1, -1, 36500,
 							PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("ledger.stats_interval",
+							"How often the ledger's workers store how long reads took.",
+							NULL, &flush_s, 60, 1, 3600,
+							PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
 }

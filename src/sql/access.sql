@@ -38,11 +38,11 @@ AS $$
 			'configure', 'set_account_status', 'set_account_limit', 'set_account_stripes', 'expire_reservations',
 			'convert_buffer', 'fund_broker', 'replenish_buffer', 'open_house_balance',
 			'reconcile', 'run_reconciliation', 'repair', 'repair_user', 'verify', 'legacy_preflight',
-			'evidence_status']),
+			'evidence_status', 'read_latency']),
 		('operator', 'relation', 'SELECT', ARRAY[
 			'account_stripes', 'settings', 'settings_log', 'account_status_log', 'reconciliation_runs', 'legacy_mappings',
 			'legacy_columns', 'legacy_log', 'legacy_writes', 'legacy_writers', 'repair_log',
-			'worker_status', 'worker_heartbeat', 'evidence_losses', 'evidence_pending']),
+			'worker_status', 'worker_heartbeat', 'evidence_losses', 'evidence_pending', 'read_timings']),
 		('operator', 'relation', 'DELETE', ARRAY['inbox_results']),
 		('operator', 'type', 'USAGE', ARRAY['settings_row', 'repaired_column']),
 
@@ -62,6 +62,7 @@ AS $$
 			'legacy_detach', 'legacy_configure_capture', 'reconcile_mapped', 'clock',
 			'evidence_start', 'evidence_beat', 'evidence_lost', 'evidence_resolved', 'evidence_store',
 			'evidence_settle', 'evidence_trim', 'worker_expire',
+			'latency_bound', 'read_timings_store', 'read_timings_trim',
 			'verify_accounts', 'verify_journal', 'verify_reservations', 'verify_catalog', 'verify_legacy'])
 	) AS r (level, kind, privileges, names)
 $$;

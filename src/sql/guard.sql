@@ -41,6 +41,7 @@ AS $$
 			('ledger.repair_log', 'log'),
 			('ledger.discrepancy_rows', 'finding'),
 			('ledger.evidence_losses', 'finding'),
+			('ledger.read_timings', 'finding'),
 			('ledger.legacy_mappings', 'mapping'),
 			('ledger.legacy_columns', 'mapping'),
 			('ledger.currencies', 'type'),

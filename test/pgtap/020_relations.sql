@@ -34,7 +34,7 @@ CREATE VIEW public.tables AS
 SELECT cmp_ok((SELECT count(*) FROM public.tables), '>=', 9::bigint, 'there are tables to look at');
 SELECT has_table('ledger', n, format('table %s', n))
 FROM unnest(ARRAY['currencies', 'account_types', 'accounts', 'account_stripes', 'journal', 'settings', 'reservation_rows', 'reservation_draws',
-	'legacy_mappings', 'legacy_writes', 'reconciliation_runs', 'evidence_losses', 'evidence_pending', 'worker_heartbeat', 'broker_accounts', 'broker_positions']) n;
+	'legacy_mappings', 'legacy_writes', 'reconciliation_runs', 'evidence_losses', 'evidence_pending', 'worker_heartbeat', 'read_timings', 'broker_accounts', 'broker_positions']) n;
 SELECT is_empty($$SELECT t.name FROM public.tables t
 	WHERE t.name <> 'inbox' AND NOT EXISTS (SELECT FROM pg_index i WHERE i.indrelid = t.oid AND i.indisprimary AND i.indisvalid)$$,
 	'every table but the one that never has a row has a primary key');

@@ -44,6 +44,7 @@ SELECT ledger.record_broker_account('{"id": "b1", "equity": "50", "cash": "20"}'
 SELECT ledger.record_broker_positions('b1', '[{"symbol": "AAPL", "qty": "1", "cost_basis": "18", "market_value": "30"}]');
 UPDATE public.balances SET buying_power = buying_power + 1 WHERE user_id = '$two';
 INSERT INTO ledger.evidence_losses (kind, at, last_at) VALUES ('crash', now(), now());
+INSERT INTO ledger.read_timings (slot, source, bucket, count) VALUES ('2026-01-01 00:00:00+00', 'ledger', 30, 7);
 SET ledger.inbox_on_error = 'continue';
 INSERT INTO ledger.inbox (type, amount, debit_type, credit_type) VALUES ('refused', 0, 'system_buffer_usdc', 'house_equity');
 CALL ledger.run_reconciliation();

@@ -1,0 +1,43 @@
+--
+-- What is counted and timed: what needs no worker and no second session.
+-- test/t/023_stats.pl has the rest.
+--
+\set ECHO none
+\getenv srcdir PG_ABS_SRCDIR
+\set database ledger_stats
+\set fresh :srcdir '/test/lib/fresh.sql'
+\set done :srcdir '/test/lib/done.sql'
+\i :fresh
+\set ECHO all
+
+-- a bucket is at most a quarter wider than the one before, from about 1 us to more than 100 s
+SELECT ledger.latency_bound(-1), ledger.latency_bound(0), ledger.latency_bound(108), ledger.latency_bound(109);
+SELECT count(*) FROM generate_series(1, 108) b
+WHERE ledger.latency_bound(b) <= ledger.latency_bound(b - 1) OR ledger.latency_bound(b) > 1.25001 * ledger.latency_bound(b - 1);
+
+-- nothing stored: nothing known
+SELECT * FROM ledger.read_latency(NULL);
+
+-- 100 reads: 95 of them are within the bucket that ends at 1.048576 ms on the one side, twice that on the other
+SELECT ledger.read_timings_store(
+	(SELECT array_agg(CASE b WHEN 40 THEN 95 WHEN 60 THEN 5 ELSE 0 END ORDER BY b) FROM generate_series(0, 109) b),
+	(SELECT array_agg(CASE b WHEN 44 THEN 95 WHEN 60 THEN 5 ELSE 0 END ORDER BY b) FROM generate_series(0, 109) b));
+SELECT ledger.latency_bound(40), ledger.latency_bound(44);
+SELECT * FROM ledger.read_latency(NULL);
+-- one more that is slow moves it into the bucket of the slow ones
+SELECT ledger.read_timings_store(array_fill(0::bigint, ARRAY[60]) || 1::bigint,
+	array_fill(0::bigint, ARRAY[60]) || 1::bigint);
+SELECT ledger_p95_ms BETWEEN ledger.latency_bound(59) AND ledger.latency_bound(60) AS slow, reads FROM ledger.read_latency(NULL);
+-- since: whole hours, that of the time among them
+SELECT reads FROM ledger.read_latency((SELECT max(slot) FROM ledger.read_timings) + interval '59 minutes');
+SELECT * FROM ledger.read_latency((SELECT max(slot) FROM ledger.read_timings) + interval '1 hour');
+-- what is longer than all buckets is told as the longest that there is
+SELECT ledger.read_timings_store(array_fill(0::bigint, ARRAY[109]) || 10000::bigint, array_fill(0::bigint, ARRAY[109]) || 10000::bigint);
+SELECT ledger_p95_ms = ledger.latency_bound(108) AS longest FROM ledger.read_latency(NULL);
+SELECT source, bucket, count FROM ledger.read_timings ORDER BY source, bucket;
+
+-- who may delete is the worker alone
+DELETE FROM ledger.read_timings;
+
+\set ECHO none
+\i :done
