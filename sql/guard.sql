@@ -67,6 +67,7 @@ INSERT INTO ledger.legacy_writes (mapping_id, user_id, operation, kind, session_
 INSERT INTO ledger.discrepancy_rows (mapping_id, user_id, legacy_column, cause, source)
 	VALUES (1, :alice, 'buying_power', 'mismatch', 'run');
 INSERT INTO ledger.evidence_losses (kind, at, last_at) VALUES ('crash', now(), now());
+INSERT INTO ledger.read_timings (slot, source, bucket, count) VALUES ('2026-01-01', 'ledger', 1, 1);
 INSERT INTO ledger.reconciliation_runs (scope, tolerance, started_at, finished_at, snapshot, last_transaction_id,
 	discrepancies, users, total_difference, requested_by)
 	VALUES ('full', 0, now(), now(), pg_current_snapshot(), 1, 0, 0, 0, 'a test');
