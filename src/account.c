@@ -403,30 +403,6 @@ ledger_accounts_of_user(Store *accounts, const pg_uuid_t *user_id, Snapshot snap
 	return n;
 }
 
-StoreScan *
-ledger_accounts_of_users(Store *accounts, Snapshot snapshot)
-{
-	return ledger_store_scan(accounts, "accounts_identity", snapshot, NULL, 0);
-}
-
-/* The next account, read into *account; false at the end. */
-bool
-ledger_account_next(StoreScan *scan, LedgerAccount *account)
-{
-	Datum		values[ACCOUNT_COLUMNS];
-	bool		isnull[ACCOUNT_COLUMNS];
-	ItemPointerData tid;
-
-	/* no user sorts last */
-	if (!ledger_store_next(scan, ForwardScanDirection, values, isnull, &tid) ||
-		isnull[ACCOUNT_USER])
-		return false;
-	memset(account, 0, sizeof(*account));
-	read_row(account, values, isnull);
-	account->tid = tid;
-	return true;
-}
-
 /*
  * Inserts the account's row with totals of zero and gives it an id; false, and
  * no id, if somebody's committed row is in the way, which the caller then finds.

@@ -71,11 +71,4 @@ extern TM_Result ledger_account_lock(Store *accounts, LedgerAccount *account, Sn
 extern int	ledger_accounts_of_user(Store *accounts, const pg_uuid_t *user_id,
 									Snapshot snapshot, LedgerAccount **list);
 
-/*
- * Every user's accounts in the order of the users; the house's are not among
- * them. ledger_store_end() ends the scan.
- */
-extern StoreScan *ledger_accounts_of_users(Store *accounts, Snapshot snapshot);
-extern bool ledger_account_next(StoreScan *scan, LedgerAccount *account);
-
 #endif							/* LEDGER_ACCOUNT_H */

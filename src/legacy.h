@@ -122,10 +122,14 @@ extern void ledger_legacy_set(LegacyTable *table, const pg_uuid_t *user_id,
 extern void ledger_legacy_insert(LegacyTable *table, const pg_uuid_t *user_id,
 								 const Numeric *values, LegacyRow *row);
 
-/* Every row in the order of the keys, under the active snapshot. */
+/*
+ * The rows of the keys from the one to the other, both included, in the order
+ * of the keys, under the active snapshot.
+ */
 typedef struct LegacyScan LegacyScan;
 
-extern LegacyScan *ledger_legacy_scan(LegacyTable *table);
+extern LegacyScan *ledger_legacy_scan(LegacyTable *table, const pg_uuid_t *from,
+									   const pg_uuid_t *to);
 extern bool ledger_legacy_next(LegacyScan *scan, pg_uuid_t *user_id, LegacyRow *row);
 extern void ledger_legacy_end(LegacyScan *scan);
 

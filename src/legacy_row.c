@@ -47,7 +47,7 @@ typedef enum PlanKind
 	PLAN_ADD,					/* adds to the columns of the mask */
 	PLAN_SET,					/* sets the columns of the mask */
 	PLAN_INSERT,				/* a row with full values, unless there is one */
-	PLAN_SCAN					/* every row, by key */
+	PLAN_SCAN					/* the rows of a range of keys, by key */
 } PlanKind;
 
 typedef struct PlanKey
@@ -180,8 +180,9 @@ plan_sql(const LegacyTable *table, PlanKind kind, uint32 mask)
 		case PLAN_SCAN:
 			appendStringInfoString(&sql, "SELECT ");
 			append_row(&sql, table);
-			appendStringInfo(&sql, ", t.%s FROM ONLY %s AS t WHERE t.%s IS NOT NULL ORDER BY t.%s",
-							 key, table->name, key, key);
+			appendStringInfo(&sql, ", t.%s FROM ONLY %s AS t WHERE t.%s OPERATOR(pg_catalog.>=) $1"
+							 " AND t.%s OPERATOR(pg_catalog.<=) $2 ORDER BY t.%s",
+							 key, table->name, key, key, key);
 			break;
 	}
 	return sql.data;
@@ -222,7 +223,7 @@ get_plan(const LegacyTable *table, PlanKind kind, uint32 mask)
 {
 	PlanEntry  *entry = plan_entry(table, kind, mask);
 	Oid			types[LEDGER_MAX_LEGACY_COLUMNS + 1];
-	int			ntypes = kind == PLAN_SCAN ? 0 : 1;
+	int			ntypes = kind == PLAN_SCAN ? 2 : 1;
 	char	   *sql;
 	SPIPlanPtr	plan;
 
@@ -242,13 +243,14 @@ get_plan(const LegacyTable *table, PlanKind kind, uint32 mask)
 		pfree(entry->sql);
 		entry->sql = NULL;
 	}
-	types[0] = UUIDOID;
+	types[0] = types[1] = UUIDOID;
 	if (kind == PLAN_ADD || kind == PLAN_SET || kind == PLAN_INSERT)
 	{
 		for (int i = 0; i < table->ncolumns; i++)
 			types[ntypes++] = NUMERICOID;
 	}
-	plan = SPI_prepare(sql, ntypes, types);
+	/* how much of the table a scan reads, its keys say */
+	plan = SPI_prepare_cursor(sql, ntypes, types, kind == PLAN_SCAN ? CURSOR_OPT_CUSTOM_PLAN : 0);
 	if (plan == NULL)
 		elog(ERROR, "SPI_prepare failed: %s", SPI_result_code_string(SPI_result));
 	entry->sql = MemoryContextStrdup(TopMemoryContext, sql);
@@ -498,20 +500,34 @@ struct LegacyScan
 	uint64		next;
 };
 
+static void
+check_key_type(const LegacyTable *table)
+{
+	if (table->key_attnum != InvalidAttrNumber &&
+		get_atttype(table->relid, table->key_attnum) != UUIDOID)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATATYPE_MISMATCH),
+				 errmsg("the attached legacy table %s cannot be read", table->name),
+				 errdetail("Column %s is not %s.", table->key_column, format_type_be(UUIDOID)),
+				 errhint("Give it the type back, or call detach_legacy('%s').", table->name)));
+}
+
 /* Inside SPI: the caller is connected from here to ledger_legacy_end(). */
 LegacyScan *
-ledger_legacy_scan(LegacyTable *table)
+ledger_legacy_scan(LegacyTable *table, const pg_uuid_t *from, const pg_uuid_t *to)
 {
 	LegacyScan *scan = palloc0(sizeof(LegacyScan));
+	Datum		values[] = {UUIDPGetDatum(from), UUIDPGetDatum(to)};
 	Oid			user;
 	int			security;
 
 	ledger_legacy_check_table(table);
+	check_key_type(table);
 	scan->table = table;
 	scan->batch = AllocSetContextCreate(CurrentMemoryContext, "ledger legacy scan",
 										ALLOCSET_DEFAULT_SIZES);
 	become_owner(table, &user, &security);
-	scan->portal = SPI_cursor_open(NULL, get_plan(table, PLAN_SCAN, 0), NULL, NULL, true);
+	scan->portal = SPI_cursor_open(NULL, get_plan(table, PLAN_SCAN, 0), values, NULL, true);
 	SetUserIdAndSecContext(user, security);
 	return scan;
 }
