@@ -37,11 +37,9 @@
 #include "evidence.h"
 #include "mirror.h"
 #include "owner.h"
+#include "own_writes.h"
 
 #define MAX_STATEMENT	2048	/* bytes of a statement's text that are kept */
-
-/* Whether this transaction has captured a write; may be one rolled back since. */
-static bool capture_seen = false;
 
 /* Whether this transaction has found that nobody restores the ledger. */
 static bool no_restore = false;
@@ -105,20 +103,25 @@ typedef struct Write
 	pg_uuid_t	user_id;
 	const char *operation;
 	const char *kind;
+	const char *note;			/* NULL: none */
 	HeapTuple	before;			/* NULL: none */
 	HeapTuple	after;
 	TupleDesc	desc;
 	Numeric		deltas[LEDGER_MAX_LEGACY_COLUMNS];
 } Write;
 
+/*
+ * The trigger that posts a write of kind posted is queued with the writer's
+ * statement, to be fired at its end: its events are not this statement's.
+ */
 static void
 store_write(const Write *write)
 {
 	static SPIPlanPtr plan = NULL;
 	Oid			types[] = {INT2OID, UUIDOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID,
-	INT8OID, TEXTOID, JSONBOID, JSONBOID, JSONBOID};
+	INT8OID, TEXTOID, JSONBOID, JSONBOID, JSONBOID, INT8OID, TEXTOID};
 	Datum		values[lengthof(types)] = {0};
-	char		nulls[] = "            ";
+	char		nulls[] = "              ";
 	const char *statement = statement_text();
 	OwnerContext saved;
 
@@ -134,9 +137,12 @@ store_write(const Write *write)
 	values[9] = write->before ? row_as_jsonb(write->before, write->desc) : (Datum) 0;
 	values[10] = write->after ? row_as_jsonb(write->after, write->desc) : (Datum) 0;
 	values[11] = deltas_as_jsonb(write->table, write->deltas);
+	values[12] = Int64GetDatum(ledger_own_writes_next_id());
+	values[13] = write->note ? CStringGetTextDatum(write->note) : (Datum) 0;
 	nulls[8] = statement ? ' ' : 'n';
 	nulls[9] = write->before ? ' ' : 'n';
 	nulls[10] = write->after ? ' ' : 'n';
+	nulls[13] = write->note ? ' ' : 'n';
 
 	ledger_become(&saved, ledger_table_owner(ledger_relation_oid("legacy_writes")));
 	if (SPI_connect() != SPI_OK_CONNECT)
@@ -145,8 +151,9 @@ store_write(const Write *write)
 	{
 		SPIPlanPtr	new = SPI_prepare("INSERT INTO ledger.legacy_writes (mapping_id, user_id, operation, kind,"
 									  "  session_role, acting_role, application_name, query_id, statement,"
-									  "  before, after, deltas)"
-									  " VALUES ($1, $2, $3, $4, $5, $6, $7, NULLIF($8, 0), $9, $10, $11, $12)",
+									  "  before, after, deltas, id, note) OVERRIDING SYSTEM VALUE"
+									  " VALUES ($1, $2, $3, $4, $5, $6, $7, NULLIF($8, 0), $9, $10, $11, $12,"
+									  "  $13, $14)",
 									  lengthof(types), types);
 
 		if (new == NULL)
@@ -154,11 +161,11 @@ store_write(const Write *write)
 		SPI_keepplan(new);
 		plan = new;
 	}
-	if (SPI_execute_plan(plan, values, nulls, false, 0) != SPI_OK_INSERT)
+	if (SPI_execute_snapshot(plan, values, nulls, InvalidSnapshot, InvalidSnapshot,
+							 false, false, 0) != SPI_OK_INSERT)
 		elog(ERROR, "could not record a write to a legacy table");
 	SPI_finish();
 	ledger_unbecome(&saved);
-	capture_seen = true;
 }
 
 /* ---- what a write means ------------------------------------------------------------- */
@@ -204,17 +211,28 @@ refuse(const LegacyTable *table, const Write *write)
 			 errhint("Move the money with the ledger's functions, for example ledger.credit_user_usdc().")));
 }
 
+static LedgerCaptureGuc
+capture_of(const LegacyTable *table)
+{
+	return ledger_capture == LEDGER_CAPTURE_INHERIT ? table->capture : ledger_capture;
+}
+
 static bool
 refuses(const LegacyTable *table)
 {
-	int			capture = ledger_capture == LEDGER_CAPTURE_INHERIT ? table->capture : ledger_capture;
+	return capture_of(table) == LEDGER_CAPTURE_REFUSE;
+}
 
-	if (capture == LEDGER_CAPTURE_POST)
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("capture post is not supported"),
-				 errhint("Use record or refuse.")));
-	return capture == LEDGER_CAPTURE_REFUSE;
+/* What changes nothing in sum is posted by nobody. */
+static bool
+has_deltas(const Write *write)
+{
+	for (int i = 0; i < write->table->ncolumns; i++)
+	{
+		if (write->deltas[i])
+			return true;
+	}
+	return false;
 }
 
 /*
@@ -274,6 +292,8 @@ is_restore(void)
 static void
 capture_outside(Write *write)
 {
+	bool		touched;
+
 	if (strcmp(write->operation, "INSERT") == 0 && is_restore())
 		return;
 	if (SessionReplicationRole == SESSION_REPLICATION_ROLE_REPLICA)
@@ -284,8 +304,8 @@ capture_outside(Write *write)
 	}
 	if (refuses(write->table))
 		refuse(write->table, write);
-	if (ledger_settings_mirrors(ledger_settings_get()) &&
-		ledger_compare_touched(&write->user_id))
+	touched = ledger_compare_touched(&write->user_id);
+	if (touched && ledger_settings_mirrors(ledger_settings_get()))
 	{
 		write->kind = "double_write";
 		store_write(write);
@@ -293,6 +313,14 @@ capture_outside(Write *write)
 		return;
 	}
 	write->kind = "outside";
+	if (capture_of(write->table) == LEDGER_CAPTURE_POST && has_deltas(write))
+	{
+		/* with the mirror off that is the application's own dual write */
+		if (touched)
+			write->note = "the transaction posts for the user itself";
+		else
+			write->kind = "posted";
+	}
 	store_write(write);
 }
 
@@ -463,74 +491,11 @@ ledger_capture_side_effect(const LegacyTable *table, const pg_uuid_t *user_id,
 	store_write(&write);
 }
 
-/* Runs a statement on this transaction's captured writes for a user. */
-static uint64
-on_own_writes(const char *sql, const LegacyTable *table, const pg_uuid_t *user_id,
-			  const char *column, MemoryContext context, Numeric *result)
-{
-	Oid			types[] = {UUIDOID, INT2OID, TEXTOID};
-	Datum		values[lengthof(types)];
-	OwnerContext saved;
-	uint64		processed;
-
-	values[0] = UUIDPGetDatum(user_id);
-	values[1] = Int16GetDatum(table->id);
-	values[2] = CStringGetTextDatum(column);
-	ledger_become(&saved, ledger_table_owner(ledger_relation_oid("legacy_writes")));
-	if (SPI_connect() != SPI_OK_CONNECT)
-		elog(ERROR, "SPI_connect failed");
-	if (SPI_execute_with_args(sql, lengthof(types), types, values, NULL, false, 0) < 0)
-		elog(ERROR, "could not read the writes to a legacy table");
-	processed = SPI_processed;
-	if (result)
-	{
-		bool		isnull;
-		Datum		value = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
-		MemoryContext old = MemoryContextSwitchTo(context);
-
-		*result = isnull ? NULL : DatumGetNumericCopy(value);
-		MemoryContextSwitchTo(old);
-	}
-	SPI_finish();
-	ledger_unbecome(&saved);
-	return processed;
-}
-
-bool
-ledger_capture_own_writes(const LegacyTable *table, const pg_uuid_t *user_id, Numeric *deltas)
-{
-	bool		any = false;
-
-	if (!capture_seen)
-		return false;
-	for (int i = 0; i < table->ncolumns; i++)
-	{
-		(void) on_own_writes("SELECT sum((w.deltas ->> $3)::numeric) FROM ledger.legacy_writes w"
-							 " WHERE w.user_id = $1 AND w.mapping_id = $2"
-							 " AND w.xact = pg_catalog.pg_current_xact_id()",
-							 table, user_id, table->columns[i].name,
-							 CurrentMemoryContext, &deltas[i]);
-		any |= deltas[i] != NULL;
-	}
-	return any;
-}
-
-void
-ledger_capture_mark_double(const LegacyTable *table, const pg_uuid_t *user_id)
-{
-	if (capture_seen)
-		(void) on_own_writes("UPDATE ledger.legacy_writes w SET kind = 'double_write'"
-							 " WHERE w.user_id = $1 AND w.mapping_id = $2"
-							 " AND w.xact = pg_catalog.pg_current_xact_id()"
-							 " AND w.kind = 'outside' AND $3 IS NOT NULL",
-							 table, user_id, "", NULL, NULL);
-}
-
 static void
 xact_callback(XactEvent event, void *arg)
 {
 	if (event == XACT_EVENT_COMMIT || event == XACT_EVENT_ABORT || event == XACT_EVENT_PREPARE)
-		capture_seen = no_restore = false;
+		no_restore = false;
 }
 
 void

@@ -69,6 +69,13 @@ ledger_extend_relation(Relation relation)
 	ConditionalLockTuple(relation, tid, mode)
 #endif
 
+#if PG_VERSION_NUM >= 160000
+#define ledger_schema_aclcheck(schema, role, mode) \
+	object_aclcheck(NamespaceRelationId, schema, role, mode)
+#else
+#define ledger_schema_aclcheck(schema, role, mode) pg_namespace_aclcheck(schema, role, mode)
+#endif
+
 /* A small number of this backend's, dense over all backends. */
 #if PG_VERSION_NUM >= 170000
 #define LEDGER_BACKEND_NUMBER	(MyProcNumber)

@@ -16,6 +16,7 @@
 #include "inbox.h"
 #include "legacy_plain.h"
 #include "mirror.h"
+#include "own_writes.h"
 #include "place.h"
 #include "stripe.h"
 #include "settings.h"
@@ -40,6 +41,7 @@ _PG_init(void)
 	ledger_compare_init();
 	ledger_mirror_init();
 	ledger_capture_init();
+	ledger_own_writes_init();
 	ledger_inbox_init();
 	ledger_evidence_init();
 	ledger_stats_init();

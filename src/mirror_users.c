@@ -27,6 +27,7 @@
 #include "utils/snapmgr.h"
 
 #include "amount.h"
+#include "capture_post.h"
 #include "compare.h"
 #include "legacy_plain.h"
 #include "mirror.h"
@@ -270,18 +271,25 @@ open_users(PostingRequest *request, const MirrorState *state)
 	return true;
 }
 
-static void
+/*
+ * From here on the transaction has posted for them: what it has written to
+ * their rows by itself is no outside write. true: S must be taken anew.
+ */
+static bool
 touch_users(PostingRequest *request, const MirrorState *state)
 {
+	bool		again = false;
 	ListCell   *lc;
 
 	foreach(lc, state->tables)
 	{
 		for (int i = 0; i < state->nusers; i++)
-			ledger_capture_mark_double(lfirst(lc), &state->users[i].user_id);
+			again |= ledger_capture_take_back(lfirst(lc), &state->users[i].user_id,
+											  state->mirrors);
 	}
 	for (int i = 0; i < state->nusers; i++)
 		ledger_compare_touch(&state->users[i].user_id, request->settings);
+	return again;
 }
 
 /* ---- the hook ------------------------------------------------------------------------ */
@@ -325,8 +333,8 @@ ledger_mirror_lock(PostingRequest *request)
 	if (state->phase == MIRROR_TOUCH)
 	{
 		state->phase = MIRROR_READY;
-		if (state->mirrors)
-			touch_users(request, state);
+		if (touch_users(request, state))
+			return true;
 	}
 	return false;
 }

@@ -488,6 +488,7 @@ ledger_post_transaction(PG_FUNCTION_ARGS)
 	ledger_arg_required(fcinfo, 0, "type");
 	ledger_arg_required(fcinfo, 1, "postings");
 	request = ledger_posting_new("post", ledger_arg_name(fcinfo, 0, "type", LEDGER_MAX_NAME));
+	ledger_refusal_raise(ledger_posting_refuse_type(request->type));
 	request->raw_amounts = true;
 	add_postings(request, PG_GETARG_ARRAYTYPE_P(1));
 	key = ledger_arg_name(fcinfo, 2, "idempotency_key", LEDGER_MAX_KEY);

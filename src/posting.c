@@ -519,7 +519,8 @@ write_journal(PostingRequest *request)
 
 	header.has_key = request->key_text != NULL;
 	header.key = request->key;
-	header.posted_by = GetUserNameFromId(GetUserId(), false);
+	header.posted_by = request->posted_by ? request->posted_by :
+		GetUserNameFromId(GetUserId(), false);
 	header.description = request->description;
 	header.metadata = request->metadata;
 	request->transaction_id = nextval_internal(ledger_relation_oid("transaction_id_seq"), false);
@@ -543,16 +544,16 @@ write_journal(PostingRequest *request)
 
 /* ---- the call -------------------------------------------------------------------- */
 
-static void
-check_state(const PostingRequest *request)
+LedgerRefusal *
+ledger_posting_refuse_state(const LedgerSettings *settings)
 {
-	if (request->settings->source_legacy && !ledger_settings_mirrors(request->settings) &&
-		request->settings->phase == LEDGER_MIGRATING)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("the ledger takes no postings while balances are the legacy table's alone"),
-				 errdetail("Shadow mode is off and the balance source is legacy."),
-				 errhint("Turn the mirror on: SELECT ledger.configure(shadow_mode => true).")));
+	if (!settings->source_legacy || ledger_settings_mirrors(settings) ||
+		settings->phase != LEDGER_MIGRATING)
+		return NULL;
+	return ledger_refusal(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+						  "the ledger takes no postings while balances are the legacy table's alone",
+						  "Shadow mode is off and the balance source is legacy.",
+						  "Turn the mirror on: SELECT ledger.configure(shadow_mode => true).");
 }
 
 /* Raises what the executor would. */
@@ -570,7 +571,7 @@ ledger_posting_begin(PostingRequest *request)
 	if (XactReadOnly || IsInParallelMode() || RecoveryInProgress())
 		refuse_to_write(psprintf("ledger.%s()", request->operation));
 	request->settings = ledger_settings_lock();
-	check_state(request);
+	ledger_refusal_raise(ledger_posting_refuse_state(request->settings));
 	if (!request->is_opening)
 		ledger_place_count_call();
 	request->store = ledger_accounts_open(RowExclusiveLock);

@@ -60,6 +60,7 @@ typedef struct PostingRequest
 	const char *reference_type;
 	text	   *description;
 	Jsonb	   *metadata;
+	const char *posted_by;		/* NULL: the current role */
 	bool		has_effective_at;
 	TimestampTz effective_at;
 	int64		reverses;		/* 0: not a reversal */
@@ -135,6 +136,9 @@ extern bool ledger_posting_replayed_meanwhile(PostingRequest *request);
 extern int64 ledger_posting_apply(PostingRequest *request);
 extern void ledger_posting_cancel(PostingRequest *request);
 
+/* Why no posting is taken under these settings; NULL: they are. */
+extern LedgerRefusal *ledger_posting_refuse_state(const LedgerSettings *settings);
+
 /* Whether one of the accounts, known by now, holds reserved money. */
 extern bool ledger_posting_touches_reserved(const PostingRequest *request);
 
@@ -190,6 +194,7 @@ extern LedgerRefusal *ledger_posting_refuse_conflict(const PostingRequest *reque
 													 const char *detail);
 extern const char *ledger_posting_difference(PostingRequest *request, const JournalRow *rows,
 											 int nrows);
+extern LedgerRefusal *ledger_posting_refuse_type(const char *type);
 extern LedgerRefusal *ledger_posting_refuse_unknown(int64 id);
 extern LedgerRefusal *ledger_posting_refuse_account(const PostingRequest *request,
 													const LedgerAccount *account);

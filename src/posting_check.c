@@ -9,27 +9,35 @@
 #include "postgres.h"
 
 #include "catalog/namespace.h"
+#include "catalog/pg_namespace.h"
 #include "catalog/pg_type.h"
+#include "miscadmin.h"
 #include "nodes/makefuncs.h"
 #include "parser/parse_func.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 
 #include "amount.h"
+#include "compat.h"
 #include "errors.h"
 #include "posting.h"
 
 /* ---- messages ---------------------------------------------------------------- */
 
-/* Amounts are shown in details to those only who may read balances. */
+/*
+ * Amounts are shown in details to those only who may read balances. A role
+ * whose write to a legacy table is captured may not even use the schema.
+ */
 bool
 ledger_may_show_amounts(void)
 {
 	Oid			argtypes[2] = {UUIDOID, TEXTOID};
-	Oid			reader = LookupFuncName(list_make2(makeString("ledger"),
-												   makeString("get_account_balance")),
-										2, argtypes, true);
+	Oid			reader;
 
+	if (ledger_schema_aclcheck(ledger_schema_oid(), GetUserId(), ACL_USAGE) != ACLCHECK_OK)
+		return false;
+	reader = LookupFuncName(list_make2(makeString("ledger"), makeString("get_account_balance")),
+							2, argtypes, true);
 	return OidIsValid(reader) &&
 		DatumGetBool(DirectFunctionCall2(has_function_privilege_id,
 										 ObjectIdGetDatum(reader),
@@ -85,6 +93,22 @@ ledger_posting_refuse_conflict(const PostingRequest *request, const char *detail
 								   request->key_text),
 						  detail, request->conflict_hint ? request->conflict_hint :
 						  "Use a new reference for a new movement.");
+}
+
+/* Types of what the ledger posts by itself, and finds again by it. */
+LedgerRefusal *
+ledger_posting_refuse_type(const char *type)
+{
+	static const char *const reserved[] = {"captured_write", "repair", "suspense_settlement"};
+
+	for (int i = 0; i < lengthof(reserved); i++)
+	{
+		if (strcmp(type, reserved[i]) == 0)
+			return ledger_refusal(ERRCODE_INVALID_PARAMETER_VALUE,
+								  psprintf("transaction type \"%s\" is reserved", type),
+								  "The ledger posts it by itself.", "Use a type of your own.");
+	}
+	return NULL;
 }
 
 /* ---- replays ----------------------------------------------------------------- */

@@ -284,6 +284,12 @@ ledger_has_posted(void)
 	return posted_level > 0;
 }
 
+bool
+ledger_has_configured(void)
+{
+	return configured_level > 0;
+}
+
 /* ---- the exclusive lock ------------------------------------------------------- */
 
 /* The locks that are wanted: of the settings, and perhaps of a legacy table. */

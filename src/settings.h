@@ -48,6 +48,9 @@ extern bool ledger_settings_mirrors(const LedgerSettings *settings);
 /* Whether this database transaction has posted (taken the settings' lock). */
 extern bool ledger_has_posted(void);
 
+/* Whether it has changed them, so that no posting may follow. */
+extern bool ledger_has_configured(void);
+
 /*
  * Excludes every posting to the end of the transaction, and with a legacy table
  * also who writes that; waits in slices, and names the blockers when lock_wait

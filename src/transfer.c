@@ -235,6 +235,7 @@ ledger_transfer_read(Transfer *transfer, HeapTupleHeader header, TupleDesc desc,
 	if (row.isnull[T_TYPE])
 		return ledger_refuse_null("type");
 	if ((refusal = read_name(&row, T_TYPE, LEDGER_MAX_NAME, &transfer->type)) != NULL ||
+		(refusal = ledger_posting_refuse_type(transfer->type)) != NULL ||
 		(refusal = read_accounts(transfer, &row)) != NULL ||
 		(refusal = read_amount(transfer, &row)) != NULL ||
 		(refusal = read_name(&row, T_KEY, LEDGER_MAX_KEY, &key)) != NULL ||

@@ -37,11 +37,12 @@ AS $$
 		('operator', 'routine', 'EXECUTE', ARRAY[
 			'configure', 'set_account_status', 'set_account_limit', 'set_account_stripes', 'expire_reservations',
 			'convert_buffer', 'fund_broker', 'replenish_buffer', 'open_house_balance',
+			'settle_suspense',
 			'reconcile', 'run_reconciliation', 'repair', 'repair_user', 'verify', 'legacy_preflight',
 			'evidence_status', 'read_latency']),
 		('operator', 'relation', 'SELECT', ARRAY[
 			'account_stripes', 'settings', 'settings_log', 'account_status_log', 'reconciliation_runs', 'legacy_mappings',
-			'legacy_columns', 'legacy_log', 'legacy_writes', 'legacy_writers', 'repair_log',
+			'legacy_columns', 'legacy_log', 'legacy_writes', 'legacy_writers', 'suspense_items', 'repair_log',
 			'worker_status', 'worker_heartbeat', 'evidence_losses', 'evidence_pending', 'read_timings']),
 		('operator', 'relation', 'DELETE', ARRAY['inbox_results']),
 		('operator', 'type', 'USAGE', ARRAY['settings_row', 'repaired_column']),
@@ -54,7 +55,7 @@ AS $$
 
 		('owner', 'routine', NULL, ARRAY['grant_access', 'revoke_access', 'rearm']),
 		('internal', 'routine', NULL, ARRAY[
-			'access_rules', 'access_check', 'guards', 'disarmed', 'guard', 'drop_guard', 'type_guard', 'legacy_changed', 'capture', 'inbox_post',
+			'access_rules', 'access_check', 'guards', 'disarmed', 'guard', 'drop_guard', 'type_guard', 'legacy_changed', 'capture', 'capture_post', 'inbox_post',
 			'broker_text', 'broker_number', 'broker_position', 'last_sale_settled',
 			'legacy_count', 'legacy_mapping', 'legacy_default_constants', 'legacy_check_types',
 			'legacy_check_table', 'legacy_check_columns', 'legacy_check_writes', 'legacy_deferred',

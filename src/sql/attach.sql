@@ -454,12 +454,11 @@ DECLARE
 BEGIN
 	IF legacy_attach.capture IS NULL OR legacy_attach.capture NOT IN ('record', 'post', 'refuse') THEN
 		RAISE EXCEPTION 'invalid capture %', COALESCE(legacy_attach.capture, 'NULL')
-			USING ERRCODE = 'invalid_parameter_value', HINT = 'Use record or refuse.';
+			USING ERRCODE = 'invalid_parameter_value', HINT = 'Use record, post or refuse.';
 	END IF;
-	IF legacy_attach.capture = 'post' OR key_functions IS NOT NULL THEN
-		RAISE EXCEPTION '% is not supported', CASE WHEN key_functions IS NULL THEN 'capture post' ELSE 'key_functions' END
-			USING ERRCODE = 'feature_not_supported',
-				  HINT = CASE WHEN key_functions IS NULL THEN 'Use capture record.' ELSE 'Attach a table with a uuid key.' END;
+	IF key_functions IS NOT NULL THEN
+		RAISE EXCEPTION 'key_functions is not supported'
+			USING ERRCODE = 'feature_not_supported', HINT = 'Attach a table with a uuid key.';
 	END IF;
 	clean := ledger.legacy_mapping(legacy, mapping);
 

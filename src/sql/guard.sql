@@ -37,6 +37,7 @@ AS $$
 			('ledger.settings_log', 'log'),
 			('ledger.legacy_log', 'log'),
 			('ledger.legacy_writes', 'finding'),
+			('ledger.legacy_writes', 'captured'),
 			('ledger.reconciliation_runs', 'log'),
 			('ledger.repair_log', 'log'),
 			('ledger.discrepancy_rows', 'finding'),
@@ -65,6 +66,8 @@ AS $$
 		('inbox', 'inbox_begin', 'BEFORE INSERT', 'STATEMENT', 'inbox_post'),
 		('inbox', 'inbox_collect', 'BEFORE INSERT', 'ROW', 'inbox_post'),
 		('inbox', 'inbox_post', 'AFTER INSERT', 'STATEMENT', 'inbox_post'),
+		('captured', 'capture_post', 'AFTER INSERT',
+			'ROW WHEN (((new.kind = ''posted''::text) AND (new.transaction_id IS NULL)))', 'capture_post'),
 		('legacy', 'ledger_capture', 'AFTER INSERT OR DELETE OR UPDATE', 'ROW', 'capture'),
 		('legacy', 'ledger_capture_truncate', 'BEFORE TRUNCATE', 'STATEMENT', 'capture')
 	) AS t (kind, trigger_name, events, level, function_name) USING (kind)

@@ -43,7 +43,7 @@ CREATE TABLE ledger.legacy_writes (
 	mapping_id smallint NOT NULL,
 	user_id uuid NOT NULL,
 	operation text COLLATE "C" NOT NULL CHECK (operation IN ('INSERT', 'UPDATE', 'DELETE')),
-	kind text COLLATE "C" NOT NULL CHECK (kind IN ('outside', 'double_write', 'bypass', 'mirror_side_effect')),
+	kind text COLLATE "C" NOT NULL CHECK (kind IN ('outside', 'posted', 'double_write', 'bypass', 'mirror_side_effect')),
 	session_role text NOT NULL,
 	acting_role text NOT NULL,
 	application_name text,
@@ -53,11 +53,16 @@ CREATE TABLE ledger.legacy_writes (
 	after jsonb,
 	deltas jsonb NOT NULL,
 	at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
-	xact xid8 NOT NULL DEFAULT pg_catalog.pg_current_xact_id()
+	xact xid8 NOT NULL DEFAULT pg_catalog.pg_current_xact_id(),
+	transaction_id bigint,
+	note text
 ) USING heap;
 CREATE INDEX legacy_writes_user ON ledger.legacy_writes (user_id, id);
 COMMENT ON TABLE ledger.legacy_writes IS 'Writes to legacy tables that were not the mirror''s: who, with what, before, after, and by how much the mapped columns changed.';
-COMMENT ON COLUMN ledger.legacy_writes.kind IS 'outside; double_write: in a transaction that also posted for the user in shadow mode; bypass: under session_replication_role = replica; mirror_side_effect: a trigger changed what the mirror wrote.';
+COMMENT ON COLUMN ledger.legacy_writes.kind IS 'outside; posted: an outside write that the ledger has followed (capture post); double_write: in a transaction that also posted for the user in shadow mode; bypass: under session_replication_role = replica; mirror_side_effect: a trigger changed what the mirror wrote.';
+
+COMMENT ON COLUMN ledger.legacy_writes.transaction_id IS 'The captured_write that it was posted by; with a kind other than posted that one is reversed.';
+COMMENT ON COLUMN ledger.legacy_writes.note IS 'Why it was not posted, with capture post.';
 
 CREATE VIEW ledger.legacy_writers AS
 	SELECT w.acting_role AS role, w.application_name, w.query_id, pg_catalog.min(w.statement) AS statement,

@@ -1,0 +1,402 @@
+/*
+ * capture_post.c
+ *		Outside writes that become postings: capture 'post'.
+ *
+ * A write is stored as kind 'posted' without a transaction_id, and the trigger
+ * on ledger.legacy_writes posts it. The event of that trigger is queued with
+ * the writer's own statement, as those of foreign keys are, behind all rows
+ * that it has written: so what the statement did to a user's row is posted as
+ * one, and a row that moves between partitions, which is a DELETE and an
+ * INSERT, changes nothing. Several writes of one user are posted by the event
+ * of the first. PostgreSQL keeps the queue: nothing in memory can be left over.
+ *
+ * The posting is not mirrored, the row is written already. What the ledger
+ * cannot take is recorded with a note; it must not fail the writer, who may
+ * know nothing of a ledger. Contention is raised, as any statement raises it.
+ *
+ * Locks: the writer holds his legacy rows. Then come the settings, the
+ * accounts of the opening and of the posting together, as with any posting.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "commands/trigger.h"
+#include "executor/spi.h"
+#include "utils/builtins.h"
+#include "utils/json.h"
+#include "utils/jsonb.h"
+#include "utils/rel.h"
+#include "utils/resowner.h"
+#include "utils/snapmgr.h"
+
+#include "amount.h"
+#include "args.h"
+#include "capture_post.h"
+#include "mirror.h"
+#include "own_writes.h"
+
+/* What one statement did to one user's row. */
+typedef struct Captured
+{
+	LegacyTable *table;
+	pg_uuid_t	user_id;
+	const char *role;			/* who wrote */
+	OwnWrites	writes;
+	PostingRequest *request;
+} Captured;
+
+/* ---- what is to be posted ---------------------------------------------------------------- */
+
+/* {"legacy": table, "operation": "UPDATE", "legacy_writes": [id, ...]} */
+static Jsonb *
+metadata(const Captured *captured)
+{
+	StringInfoData json;
+
+	initStringInfo(&json);
+	appendStringInfoString(&json, "{\"legacy\": ");
+	escape_json(&json, captured->table->name);
+	appendStringInfo(&json, ", \"operation\": \"%s\", \"legacy_writes\": [",
+					 captured->writes.operations);
+	for (int i = 0; i < captured->writes.n; i++)
+		appendStringInfo(&json, "%s" INT64_FORMAT, i ? ", " : "", captured->writes.ids[i]);
+	appendStringInfoString(&json, "]}");
+	return DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum(json.data)));
+}
+
+/* One column's change, against legacy_suspense; the refusal if it cannot be posted. */
+static LedgerRefusal *
+add_line(Captured *captured, const LegacyColumn *column, Numeric delta)
+{
+	PostingRequest *request = captured->request;
+	const LedgerCurrency *currency = ledger_account_type(column->types[0])->currency;
+	bool		finite = !numeric_is_nan(delta) && !numeric_is_inf(delta);
+	bool		less = finite && ledger_amount_sign(delta) < 0;
+	Numeric		amount = less ? ledger_amount_negate(delta) : delta;
+	LedgerRefusal *refusal;
+	int			user;
+	int			house;
+
+	if (finite && ledger_amount_sign(delta) == 0)
+		return NULL;
+	refusal = ledger_amount_refuse(amount, currency->code, currency->scale);
+	if (refusal)
+		return refusal;
+	amount = ledger_amount_normalise(amount, currency->display_digits);
+	user = ledger_posting_account(request, column->types[0], &captured->user_id, NULL);
+	house = ledger_posting_account(request, LEDGER_LEGACY_SUSPENSE, NULL, currency->code);
+	ledger_posting_line(request, less ? user : house, less ? house : user, amount);
+	return ledger_posting_refuse_account(request, &request->accounts[user].account);
+}
+
+static LedgerRefusal *
+fill_request(Captured *captured)
+{
+	PostingRequest *request = ledger_posting_new("capture", "captured_write");
+	LedgerRefusal *refusal = NULL;
+
+	captured->request = request;
+	request->has_user = true;
+	request->user_id = captured->user_id;
+	request->posted_by = captured->role;
+	request->is_opening = true; /* nothing to lock or mirror: see above */
+	request->description = cstring_to_text(psprintf("outside write to %s", captured->table->name));
+	for (int i = 0; refusal == NULL && i < captured->table->ncolumns; i++)
+	{
+		if (captured->writes.deltas[i])
+			refusal = add_line(captured, &captured->table->columns[i], captured->writes.deltas[i]);
+	}
+	if (request->nlines > 0)
+		request->metadata = metadata(captured);
+	return refusal;
+}
+
+/* ---- the opening ------------------------------------------------------------------------- */
+
+/* His accounts and the call's are locked together: see open_users() of mirror_users.c. */
+static void
+open_user(Captured *captured, const LedgerAccount *accounts, int naccounts)
+{
+	PostingRequest *all = ledger_posting_new("capture", "opening");
+
+	all->is_opening = true;
+	ledger_opening_accounts(captured->table, &captured->user_id, accounts, naccounts, all);
+	for (int i = 0; i < captured->request->naccounts; i++)
+	{
+		const LedgerAccount *account = &captured->request->accounts[i].account;
+
+		(void) ledger_posting_account(all, account->type->name,
+									  account->has_user ? &account->user_id : NULL,
+									  account->currency->code);
+	}
+	(void) ledger_posting_lock(all);
+	ledger_posting_cancel(all);
+	(void) ledger_opening_open(captured->table, &captured->user_id, accounts, naccounts);
+}
+
+/* Opens him unless he is opened, in a subtransaction; why it cannot be done, or NULL. */
+static const char *
+open_contained(Captured *captured, const LedgerAccount *accounts, int naccounts)
+{
+	MemoryContext context = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	ErrorData  *volatile error = NULL;
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(context);
+	PG_TRY();
+	{
+		open_user(captured, accounts, naccounts);
+		ReleaseCurrentSubTransaction();
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(context);
+	CurrentResourceOwner = owner;
+	if (error == NULL)
+		return NULL;
+	if (error->sqlerrcode != ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE)
+		ReThrowError(error);
+	return psprintf("%s: %s", error->message, error->detail);
+}
+
+static const char *
+open_if_needed(Captured *captured)
+{
+	Store	   *store = ledger_accounts_open(AccessShareLock);
+	const char *note = NULL;
+	LedgerAccount *accounts;
+	int			n;
+
+	PushActiveSnapshot(GetTransactionSnapshot());
+	n = ledger_accounts_of_user(store, &captured->user_id, GetActiveSnapshot(), &accounts);
+	if (!ledger_legacy_is_opened(captured->table, accounts, n))
+		note = open_contained(captured, accounts, n);
+	PopActiveSnapshot();
+	ledger_store_close(store);
+	return note;
+}
+
+/* ---- the posting ------------------------------------------------------------------------- */
+
+/* The accounts are locked: whether each can take what the lines move. */
+static LedgerRefusal *
+refuse_limits(const PostingRequest *request)
+{
+	LedgerRefusal *refusal = NULL;
+
+	for (int i = 0; refusal == NULL && i < request->naccounts; i++)
+	{
+		const LedgerAccount *before = &request->accounts[i].account;
+		LedgerAccount after = *before;
+
+		/* of a striped one only the status is known, and has a say */
+		for (int j = 0; before->stripes == 0 && j < request->nlines; j++)
+		{
+			if (request->lines[j].debit == i)
+				ledger_posting_add(&after, true, request->lines[j].amount);
+			else if (request->lines[j].credit == i)
+				ledger_posting_add(&after, false, request->lines[j].amount);
+		}
+		refusal = ledger_posting_refuse_limit(&after, before->debits, before->credits);
+	}
+	return refusal;
+}
+
+static const char *
+note_of(const LedgerRefusal *refusal)
+{
+	return refusal->detail ? psprintf("%s: %s", refusal->message, refusal->detail) :
+		refusal->message;
+}
+
+/* The id of the posting; 0: there is none, and *note says why. */
+static int64
+post(Captured *captured, const char **note)
+{
+	LedgerRefusal *refusal;
+
+	if (ledger_has_configured())
+	{
+		*note = "the transaction has changed the settings";
+		return 0;
+	}
+	refusal = ledger_posting_refuse_state(ledger_settings_lock());
+	if (refusal == NULL)
+		refusal = fill_request(captured);
+	if (refusal)
+	{
+		*note = note_of(refusal);
+		return 0;
+	}
+	if (captured->request->nlines == 0)
+	{
+		*note = "no net change";
+		return 0;
+	}
+	*note = open_if_needed(captured);
+	if (*note)
+		return 0;
+	(void) ledger_posting_lock(captured->request);
+	refusal = refuse_limits(captured->request);
+	if (refusal)
+	{
+		ledger_posting_cancel(captured->request);
+		*note = note_of(refusal);
+		return 0;
+	}
+	return ledger_posting_apply(captured->request);
+}
+
+/* ---- the trigger on ledger.legacy_writes ------------------------------------------------- */
+
+static LegacyTable *
+table_of(int id)
+{
+	ListCell   *lc;
+
+	foreach(lc, ledger_legacy_tables())
+	{
+		LegacyTable *table = lfirst(lc);
+
+		if (table->id == id)
+			return table;
+	}
+	return NULL;
+}
+
+static Datum
+get(HeapTuple tuple, TupleDesc desc, const char *column)
+{
+	bool		isnull;
+	Datum		value = SPI_getbinval(tuple, desc, SPI_fnumber(desc, column), &isnull);
+
+	if (isnull || SPI_result != 0)
+		elog(ERROR, "a captured write has no %s", column);
+	return value;
+}
+
+PG_FUNCTION_INFO_V1(ledger_capture_post);
+
+Datum
+ledger_capture_post(PG_FUNCTION_ARGS)
+{
+	TriggerData *trigger = (TriggerData *) fcinfo->context;
+	Captured	captured = {0};
+	const char *note = NULL;
+	TupleDesc	desc;
+	HeapTuple	tuple;
+	int64		id;
+
+	if (!CALLED_AS_TRIGGER(fcinfo) || !TRIGGER_FIRED_AFTER(trigger->tg_event) ||
+		!TRIGGER_FIRED_FOR_ROW(trigger->tg_event) || !TRIGGER_FIRED_BY_INSERT(trigger->tg_event))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("capture_post() must be fired AFTER INSERT FOR EACH ROW")));
+	tuple = trigger->tg_trigtuple;
+	desc = RelationGetDescr(trigger->tg_relation);
+	captured.table = table_of(DatumGetInt16(get(tuple, desc, "mapping_id")));
+	/* a row that is not this transaction's own capture, put in by hand */
+	if (captured.table == NULL || !ledger_own_writes_any())
+		return PointerGetDatum(NULL);
+	captured.user_id = *DatumGetUUIDP(get(tuple, desc, "user_id"));
+	captured.role = TextDatumGetCString(get(tuple, desc, "acting_role"));
+	ledger_own_writes_read(captured.table, &captured.user_id, OWN_WRITES_PENDING,
+						   &captured.writes);
+	/* an earlier one's event posts them all, or a posting of the user's has come first */
+	id = DatumGetInt64(get(tuple, desc, "id"));
+	if (captured.writes.n > 0 && captured.writes.ids[0] == id)
+	{
+		int64		posted = post(&captured, &note);
+
+		ledger_own_writes_mark(&captured.writes, posted ? "posted" : "outside", posted, note);
+	}
+	return PointerGetDatum(NULL);
+}
+
+/* ---- taken back --------------------------------------------------------------------------- */
+
+static int
+account_by_id(PostingRequest *request, int64 id)
+{
+	for (int i = 0; i < request->naccounts; i++)
+	{
+		if (request->accounts[i].account.id == id)
+			return i;
+	}
+	return ledger_posting_account_id(request, id);
+}
+
+/* As reverse_transaction() would, but not mirrored: the row is the writer's. */
+static int64
+reverse(int64 id)
+{
+	PostingRequest *request = ledger_posting_new("capture", "reversal");
+	Store	   *journal = ledger_journal_open(AccessShareLock);
+	Snapshot	snapshot = RegisterSnapshot(GetTransactionSnapshot());
+	JournalRow *rows;
+	int			n = ledger_journal_transaction(journal, id, snapshot, &rows);
+
+	UnregisterSnapshot(snapshot);
+	ledger_store_close(journal);
+	if (n == 0)
+		elog(ERROR, "transaction " INT64_FORMAT " is gone", id);
+	request->is_opening = true;
+	request->has_user = rows[0].has_user;
+	request->user_id = rows[0].user_id;
+	request->reverses = id;
+	request->description = cstring_to_text("the transaction has posted for the user itself");
+	for (int i = 0; i < n; i++)
+	{
+		int			debit = account_by_id(request, rows[i].credit_account_id);
+		int			credit = account_by_id(request, rows[i].debit_account_id);
+
+		ledger_posting_line(request, debit, credit, rows[i].amount);
+	}
+	return ledger_post(request);
+}
+
+/* The newest first, so that every balance on the way is one that there was. */
+static bool
+reverse_posted(const OwnWrites *writes)
+{
+	int64		last = 0;
+
+	for (int i = writes->n - 1; i >= 0; i--)
+	{
+		if (writes->transaction_ids[i] != 0 && writes->transaction_ids[i] != last)
+		{
+			last = writes->transaction_ids[i];
+			(void) reverse(last);
+		}
+	}
+	return last != 0;
+}
+
+bool
+ledger_capture_take_back(const LegacyTable *table, const pg_uuid_t *user_id, bool mirrors)
+{
+	static const char *const note = "the transaction posts for the user itself";
+	OwnWrites	posted;
+	OwnWrites	pending;
+	bool		reversed;
+
+	if (!ledger_own_writes_any())
+		return false;
+	ledger_own_writes_read(table, user_id, OWN_WRITES_POSTED, &posted);
+	reversed = reverse_posted(&posted);
+	if (posted.n > 0)
+		ledger_own_writes_mark(&posted, "outside", 0, note);
+	ledger_own_writes_read(table, user_id, OWN_WRITES_PENDING, &pending);
+	if (pending.n > 0)
+		ledger_own_writes_mark(&pending, "outside", 0, note);
+	if (mirrors)
+		ledger_capture_mark_double(table, user_id);
+	return reversed;
+}
