@@ -273,7 +273,7 @@ DO $$
 DECLARE
 	v text;
 BEGIN
-	FOREACH v IN ARRAY ARRAY['VIEW ledger.entries', 'VIEW ledger.transactions', 'TABLE ledger.journal'] LOOP
+	FOREACH v IN ARRAY ARRAY['VIEW ledger.entries', 'VIEW ledger.transactions', 'VIEW ledger.suspense_items', 'TABLE ledger.journal'] LOOP
 		EXECUTE format('ALTER EXTENSION ledger DROP %s', v);
 		EXECUTE format('DROP %s', v);
 	END LOOP;

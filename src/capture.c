@@ -111,8 +111,8 @@ typedef struct Write
 } Write;
 
 /*
- * The trigger that posts a write of kind posted is queued with the writer's
- * statement, to be fired at its end: its events are not this statement's.
+ * The trigger that posts a write of kind posted is not this statement's: its
+ * event is queued with the writer's, to be fired at the end of that.
  */
 static void
 store_write(const Write *write)
@@ -161,8 +161,8 @@ store_write(const Write *write)
 		SPI_keepplan(new);
 		plan = new;
 	}
-	if (SPI_execute_snapshot(plan, values, nulls, InvalidSnapshot, InvalidSnapshot,
-							 false, false, 0) != SPI_OK_INSERT)
+	if (SPI_execute_snapshot(plan, values, nulls, InvalidSnapshot, InvalidSnapshot, false,
+							 strcmp(write->kind, "posted") != 0, 0) != SPI_OK_INSERT)
 		elog(ERROR, "could not record a write to a legacy table");
 	SPI_finish();
 	ledger_unbecome(&saved);

@@ -166,18 +166,26 @@ open_contained(Captured *captured, const LedgerAccount *accounts, int naccounts)
 	return psprintf("%s: %s", error->message, error->detail);
 }
 
+/* Why his row is not the ledger's to follow, or he cannot be opened; NULL: all is well. */
 static const char *
 open_if_needed(Captured *captured)
 {
 	Store	   *store = ledger_accounts_open(AccessShareLock);
 	const char *note = NULL;
 	LedgerAccount *accounts;
+	LegacyRow	row;
 	int			n;
 
 	PushActiveSnapshot(GetTransactionSnapshot());
 	n = ledger_accounts_of_user(store, &captured->user_id, GetActiveSnapshot(), &accounts);
 	if (!ledger_legacy_is_opened(captured->table, accounts, n))
 		note = open_contained(captured, accounts, n);
+	else
+	{
+		ledger_legacy_fetch(captured->table, &captured->user_id, &row);
+		if (row.foreign_constant)
+			note = "the row is in another currency than the mapping's";
+	}
 	PopActiveSnapshot();
 	ledger_store_close(store);
 	return note;

@@ -44,6 +44,7 @@ INSERT INTO public.expected VALUES
 	('attach_legacy', 'legacy regclass DEFAULT (''public.balances''::text)::regclass, mapping jsonb DEFAULT NULL::jsonb, key_column name DEFAULT ''user_id''::name, capture text DEFAULT ''record''::text, key_functions text[] DEFAULT NULL::text[]', 'SETOF check_name text, passed boolean, detail text, hint text', 'volatile'),
 	('legacy_preflight', 'legacy regclass DEFAULT (''public.balances''::text)::regclass, mapping jsonb DEFAULT NULL::jsonb, key_column name DEFAULT ''user_id''::name, capture text DEFAULT ''record''::text, key_functions text[] DEFAULT NULL::text[]', 'SETOF check_name text, passed boolean, detail text, hint text', 'volatile'),
 	('detach_legacy', 'legacy regclass', 'void', 'volatile'),
+	('settle_suspense', 'transaction_id bigint, account_type text, reason text', 'bigint', 'volatile'),
 	('configure_capture', 'legacy regclass, capture text, reason text', 'void', 'volatile'),
 	('compare_balances', 'user_id uuid', 'SETOF legacy_column text, ledger_value numeric, legacy_value numeric, difference numeric, status text', 'stable'),
 	('reconcile', 'tolerance numeric DEFAULT 0, scope text DEFAULT ''full''::text', 'SETOF user_id uuid, legacy_column text, ledger_value numeric, legacy_value numeric, difference numeric, status text', 'stable'),

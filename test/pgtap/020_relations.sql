@@ -18,7 +18,8 @@ INSERT INTO public.expected VALUES
 	('reservations', 'id bigint, user_id uuid, order_id uuid, amount numeric, executed numeric, released numeric, remaining numeric, status text, expires_at timestamp with time zone, created_at timestamp with time zone'),
 	('discrepancies', 'id bigint, user_id uuid, legacy_column text, ledger_value numeric, legacy_value numeric, difference numeric, cause text, source text, first_seen timestamp with time zone, last_seen timestamp with time zone, count bigint, outcome text, status text, resolved_at timestamp with time zone, note text'),
 	('worker_status', 'database name, active boolean, running boolean, pid integer, started_at timestamp with time zone, last_seen timestamp with time zone, starts bigint, ring_size integer, ring_used integer, stored bigint, expired bigint, trimmed bigint, pending bigint, losses bigint, errors bigint, last_error text, last_error_at timestamp with time zone'),
-	('legacy_writers', 'role text, application_name text, query_id bigint, statement text, count bigint, last_seen timestamp with time zone');
+	('legacy_writers', 'role text, application_name text, query_id bigint, statement text, count bigint, last_seen timestamp with time zone'),
+	('suspense_items', 'transaction_id bigint, type text, user_id uuid, account_type text, currency text, amount numeric, remaining numeric, at timestamp with time zone, settled_by bigint');
 SELECT has_view('ledger', e.name, format('view %s', e.name)) FROM public.expected e;
 SELECT is(public.columns_of(('ledger.' || e.name)::regclass), e.columns, format('view %s: columns', e.name)) FROM public.expected e;
 
