@@ -169,6 +169,7 @@ INSERT INTO done VALUES
 	(51, 'operator', $$SELECT ledger.verify()$$),
 	(53, 'operator', $$TABLE ledger.settings_log$$),
 	(54, 'operator', $$TABLE ledger.legacy_writes$$),
+	(55, 'operator', $$SELECT ledger.explain_discrepancy('00000000-0000-4000-8000-00000000ae01')$$),
 	(60, 'admin', $$SELECT * FROM ledger.attach_legacy('public.balances')$$),
 	(61, 'admin', $$SELECT ledger.configure_capture('public.balances', 'refuse', 'a test')$$),
 	(62, 'admin', $$SELECT ledger.detach_legacy('public.balances')$$),

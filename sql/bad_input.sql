@@ -85,6 +85,7 @@ FROM (VALUES
 	('legacy_preflight', ARRAY['legacy', 'mapping', 'key_column', 'capture', 'key_functions'],
 	 ARRAY['''public.balances''', 'NULL', '''user_id''', '''record''', 'NULL'], ARRAY['table', 'mapping', 'column', 'capture', 'functions']),
 	('compare_balances', ARRAY['user_id'], ARRAY['alice'], ARRAY['user']),
+	('explain_discrepancy', ARRAY['user_id'], ARRAY['alice'], ARRAY['user']),
 	('reconcile', ARRAY['tolerance', 'scope'], ARRAY['0.01', '''full'''], ARRAY['tolerance', 'scope']),
 	('run_reconciliation', ARRAY['scope', 'tolerance'], ARRAY['''full''', '0.01'], ARRAY['scope', 'tolerance']),
 	('repair', ARRAY['user_id', 'direction', 'dry_run', 'max_rows', 'max_amount', 'reason'],

@@ -39,6 +39,7 @@ AS $$
 			'convert_buffer', 'fund_broker', 'replenish_buffer', 'open_house_balance',
 			'settle_suspense',
 			'reconcile', 'run_reconciliation', 'repair', 'repair_user', 'verify', 'legacy_preflight',
+			'explain_discrepancy',
 			'evidence_status', 'read_latency']),
 		('operator', 'relation', 'SELECT', ARRAY[
 			'account_stripes', 'settings', 'settings_log', 'account_status_log', 'reconciliation_runs', 'legacy_mappings',
@@ -64,6 +65,8 @@ AS $$
 			'evidence_start', 'evidence_beat', 'evidence_lost', 'evidence_resolved', 'evidence_store',
 			'evidence_settle', 'evidence_trim', 'worker_expire',
 			'latency_bound', 'read_timings_store', 'read_timings_trim',
+			'explain_postings', 'explain_assignment', 'explain_writes', 'explain_repairs', 'explain_findings', 'explain_capture',
+			'explain_write_at', 'explain_other_write', 'explain_other_posting',
 			'verify_accounts', 'verify_journal', 'verify_reservations', 'verify_catalog', 'verify_legacy'])
 	) AS r (level, kind, privileges, names)
 $$;

@@ -53,5 +53,9 @@ COMMENT ON COLUMN ledger.journal.reference_type IS 'NULL beside a reference_id: 
 COMMENT ON COLUMN ledger.journal.xact IS 'The database transaction that wrote the row.';
 COMMENT ON COLUMN ledger.journal.effective_at IS 'When the movement counts; NULL: when it was written.';
 
+-- Taken while no posting is in flight: which were made under which settings.
+ALTER TABLE ledger.settings_log ADD last_transaction bigint DEFAULT pg_catalog.pg_sequence_last_value('ledger.transaction_id_seq');
+COMMENT ON COLUMN ledger.settings_log.last_transaction IS 'The last transaction id taken under the settings before; NULL: none.';
+
 SELECT pg_catalog.pg_extension_config_dump('ledger.transaction_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('ledger.journal', '');

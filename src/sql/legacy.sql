@@ -55,7 +55,9 @@ CREATE TABLE ledger.legacy_writes (
 	at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
 	xact xid8 NOT NULL DEFAULT pg_catalog.pg_current_xact_id(),
 	transaction_id bigint,
-	note text
+	note text,
+	xact_start timestamptz NOT NULL DEFAULT pg_catalog.now(),
+	after_transaction bigint DEFAULT pg_catalog.pg_sequence_last_value('ledger.transaction_id_seq')
 ) USING heap;
 CREATE INDEX legacy_writes_user ON ledger.legacy_writes (user_id, id);
 COMMENT ON TABLE ledger.legacy_writes IS 'Writes to legacy tables that were not the mirror''s: who, with what, before, after, and by how much the mapped columns changed.';
@@ -63,6 +65,8 @@ COMMENT ON COLUMN ledger.legacy_writes.kind IS 'outside; posted: an outside writ
 
 COMMENT ON COLUMN ledger.legacy_writes.transaction_id IS 'The captured_write that it was posted by; with a kind other than posted that one is reversed.';
 COMMENT ON COLUMN ledger.legacy_writes.note IS 'Why it was not posted, with capture post.';
+COMMENT ON COLUMN ledger.legacy_writes.xact_start IS 'When the transaction that wrote began: what it read may be as old.';
+COMMENT ON COLUMN ledger.legacy_writes.after_transaction IS 'The last transaction id taken before the write. Under the row''s lock, so it tells which of the user''s transactions came before.';
 
 CREATE VIEW ledger.legacy_writers AS
 	SELECT w.acting_role AS role, w.application_name, w.query_id, pg_catalog.min(w.statement) AS statement,

@@ -13,9 +13,15 @@ CREATE TABLE ledger.repair_log (
 	transaction_id bigint,
 	reason text NOT NULL,
 	repaired_by text NOT NULL,
-	repaired_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp()
+	repaired_at timestamptz NOT NULL DEFAULT ledger.clock(),
+	undoes bigint UNIQUE,
+	last_transaction bigint DEFAULT pg_catalog.pg_sequence_last_value('ledger.transaction_id_seq'),
+	last_write bigint DEFAULT pg_catalog.pg_sequence_last_value('ledger.legacy_writes_id_seq')
 ) USING heap;
 COMMENT ON TABLE ledger.repair_log IS 'Every repair: which side of which user''s column was changed, from what to what, why and by whom.';
+COMMENT ON COLUMN ledger.repair_log.undoes IS 'The row whose repair this one takes back; a repair is undone once.';
+COMMENT ON COLUMN ledger.repair_log.last_transaction IS 'The last transaction id taken by then. The user''s row was locked, so it tells which of his transactions came before.';
+COMMENT ON COLUMN ledger.repair_log.last_write IS 'The last id in legacy_writes taken by then.';
 SELECT pg_catalog.pg_extension_config_dump('ledger.repair_log', '');
 SELECT pg_catalog.pg_extension_config_dump('ledger.repair_log_id_seq', '');
 

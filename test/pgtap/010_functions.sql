@@ -50,6 +50,7 @@ INSERT INTO public.expected VALUES
 	('reconcile', 'tolerance numeric DEFAULT 0, scope text DEFAULT ''full''::text', 'SETOF user_id uuid, legacy_column text, ledger_value numeric, legacy_value numeric, difference numeric, status text', 'stable'),
 	('run_reconciliation', 'IN scope text DEFAULT ''full''::text, IN tolerance numeric DEFAULT 0, INOUT run_id bigint DEFAULT NULL::bigint, INOUT discrepancies bigint DEFAULT NULL::bigint', 'run_id bigint, discrepancies bigint', 'volatile'),
 	('repair', 'user_id uuid DEFAULT NULL::uuid, direction text DEFAULT ''legacy''::text, dry_run boolean DEFAULT true, max_rows bigint DEFAULT NULL::bigint, max_amount numeric DEFAULT NULL::numeric, reason text DEFAULT NULL::text', 'SETOF user_id uuid, legacy_column text, before numeric, after numeric, transaction_id bigint', 'volatile'),
+	('explain_discrepancy', 'user_id uuid', 'SETOF legacy_column text, difference numeric, cause text, transaction_id bigint, at timestamp with time zone, detail text', 'stable'),
 	('evidence_status', '', 'SETOF active boolean, size integer, used integer, recorded bigint, stored bigint, dropped bigint, worker_pid integer', 'volatile'),
 	('read_latency', 'since timestamp with time zone, OUT ledger_p95_ms double precision, OUT legacy_p95_ms double precision, OUT reads bigint', 'ledger_p95_ms double precision, legacy_p95_ms double precision, reads bigint', 'stable'),
 	('verify', '', 'SETOF check_name text, passed boolean, detail text', 'stable'),
