@@ -28,6 +28,7 @@ SQL_PARTS = types settings accounts journal reservations operations balance \
 	legacy attach capture backfill reconcile repair explain \
 	batch evidence stats migration guard verify broker access
 DATA_built = ledger--1.0.sql
+DATA = src/reconcile.psql
 
 REGRESS := $(sort $(notdir $(basename $(wildcard $(here)sql/*.sql))))
 # A spec cannot include a file: one that is made of them goes first and leaves

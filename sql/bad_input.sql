@@ -228,7 +228,6 @@ FROM (VALUES
 	(ARRAY['tolerance'], '''NaN''', '22023'),
 	(ARRAY['tolerance'], '''Infinity''', '22023'),
 	(ARRAY['scope'], '''nonsense''', '22023'),
-	(ARRAY['scope'], '''incremental''', '0A000'),
 	(ARRAY['direction', 'required boolean'], 'NULL', '22004'),
 	(ARRAY['direction'], '''up''', '22023'),
 	(ARRAY['bound'], '-1', '22023'),

@@ -69,8 +69,12 @@ INSERT INTO ledger.discrepancy_rows (mapping_id, user_id, legacy_column, cause, 
 INSERT INTO ledger.evidence_losses (kind, at, last_at) VALUES ('crash', now(), now());
 INSERT INTO ledger.read_timings (slot, source, bucket, count) VALUES ('2026-01-01', 'ledger', 1, 1);
 INSERT INTO ledger.reconciliation_runs (scope, tolerance, started_at, finished_at, snapshot, last_transaction_id,
-	discrepancies, users, total_difference, requested_by)
-	VALUES ('full', 0, now(), now(), pg_current_snapshot(), 1, 0, 0, 0, 'a test');
+	discrepancies, users, total_difference, requested_by, status)
+	VALUES ('full', 0, now(), now(), pg_current_snapshot(), 1, 0, 0, 0, 'a test', 'finished');
+INSERT INTO ledger.reconciliation_findings (run_id, mapping_id, user_id, legacy_column, currency, allowed, cause, status)
+	VALUES (1, 1, gen_random_uuid(), 'pending_deposits', 'USDC', 0, 'mismatch', 'differs');
+INSERT INTO ledger.ignore_rules (legacy_column, reason, expires_at, created_by, created_at)
+	VALUES ('pending_deposits', 'a test', now(), 'a test', now());
 
 INSERT INTO ledger.repair_log (mapping_id, user_id, legacy_column, direction, reason, repaired_by)
 	VALUES (1, :alice, 'buying_power', 'legacy', 'a test', 'a test');

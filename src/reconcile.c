@@ -36,7 +36,7 @@
 typedef struct Reconcile
 {
 	ReturnSetInfo *rsinfo;
-	bool		with_mapping;	/* first column of the result is its id */
+	bool		internal;		/* the result has the mapping's id and the currency too */
 	Numeric		tolerance;
 	List	   *tables;
 	Store	   *accounts;
@@ -61,11 +61,11 @@ within_tolerance(const Reconcile *reconcile, const CompareColumn *column)
 static void
 put_column(Reconcile *reconcile, const pg_uuid_t *user_id, const CompareColumn *column)
 {
-	Datum		values[7];
-	bool		isnull[7] = {false};
+	Datum		values[8];
+	bool		isnull[8] = {false};
 	int			n = 0;
 
-	if (reconcile->with_mapping)
+	if (reconcile->internal)
 		values[n++] = Int16GetDatum(column->table->id);
 	values[n++] = UUIDPGetDatum(user_id);
 	values[n++] = CStringGetTextDatum(column->column->name);
@@ -75,6 +75,8 @@ put_column(Reconcile *reconcile, const pg_uuid_t *user_id, const CompareColumn *
 	isnull[n] = column->difference == NULL;
 	values[n++] = NumericGetDatum(column->difference);
 	values[n++] = CStringGetTextDatum(ledger_compare_status_name(column->status));
+	if (reconcile->internal)
+		values[n] = ledger_account_type(column->column->types[0])->currency->text;
 	tuplestore_putvalues(reconcile->rsinfo->setResult, reconcile->rsinfo->setDesc, values, isnull);
 }
 
@@ -173,10 +175,10 @@ differing_tables(const Reconcile *reconcile, Side **sides, const pg_uuid_t *user
 
 /*
  * Compares at most so many users (0: all) and returns how many there were;
- * *last is the last of them, *at_end whether there are no more.
+ * *next is who comes after them, unless there are no more (*at_end).
  */
 static int64
-reconcile_range(Reconcile *reconcile, SideRange *range, int64 max_users, pg_uuid_t *last,
+reconcile_range(Reconcile *reconcile, SideRange *range, int64 max_users, pg_uuid_t *next,
 				bool *at_end)
 {
 	Side	   *sides[LEDGER_MAX_MAPPINGS + 1];
@@ -193,7 +195,8 @@ reconcile_range(Reconcile *reconcile, SideRange *range, int64 max_users, pg_uuid
 		pg_uuid_t	user_id;
 		uint32		differing;
 
-		*at_end = !next_user(sides, n, &user_id);
+		*at_end = !next_user(sides, n, next);
+		user_id = *next;
 		if (*at_end || (max_users > 0 && compared == max_users))
 			break;
 		if (compared % 1024 == 0)
@@ -206,7 +209,6 @@ reconcile_range(Reconcile *reconcile, SideRange *range, int64 max_users, pg_uuid
 			if (of_user(sides[i], &user_id))
 				ledger_side_next(sides[i]);
 		}
-		*last = user_id;
 		compared++;
 	}
 	while (n > 0)
@@ -293,10 +295,7 @@ arg_is_incremental(FunctionCallInfo fcinfo, int arg)
 	ledger_arg_required(fcinfo, arg, "scope");
 	scope = text_to_cstring(PG_GETARG_TEXT_PP(arg));
 	if (strcmp(scope, "incremental") == 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("scope incremental is not supported"),
-				 errhint("Use scope full.")));
+		return true;
 	if (strcmp(scope, "full") != 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -309,7 +308,7 @@ begin(Reconcile *reconcile, FunctionCallInfo fcinfo)
 {
 	InitMaterializedSRF(fcinfo, 0);
 	reconcile->rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
-	reconcile->with_mapping = reconcile->rsinfo->setDesc->natts == 7;
+	reconcile->internal = reconcile->rsinfo->setDesc->natts == 8;
 	reconcile->accounts = ledger_accounts_open(AccessShareLock);
 	reconcile->tables = ledger_legacy_tables();
 	reconcile->snapshot = GetActiveSnapshot();
@@ -355,11 +354,11 @@ ledger_reconcile(PG_FUNCTION_ARGS)
 	if (!incremental || !reconcile_changed(&reconcile))
 	{
 		SideRange	range;
-		pg_uuid_t	last;
+		pg_uuid_t	next;
 		bool		at_end;
 
 		set_everybody(&range);
-		(void) reconcile_range(&reconcile, &range, 0, &last, &at_end);
+		(void) reconcile_range(&reconcile, &range, 0, &next, &at_end);
 	}
 	end(&reconcile);
 	return (Datum) 0;
@@ -369,20 +368,20 @@ PG_FUNCTION_INFO_V1(ledger_reconcile_range);
 
 /*
  * (from_user, to_user, max_users, fraction, seed) → what differs, however
- * little, with the mapping's id; and a last row of status end, whose
- * ledger_value is how many users were compared, whose user_id the last of
- * them, NULL if there are no more
+ * little, with the mapping's id and the currency; and a last row of status
+ * end, whose ledger_value is how many users were compared, whose user_id is
+ * who comes next, NULL if nobody does
  */
 Datum
 ledger_reconcile_range(PG_FUNCTION_ARGS)
 {
 	Reconcile	reconcile = {0};
 	SideRange	range;
-	pg_uuid_t	last;
+	pg_uuid_t	next;
 	bool		at_end;
 	int64		compared;
-	Datum		values[7] = {0};
-	bool		isnull[7] = {true, true, true, false, true, true, false};
+	Datum		values[8] = {0};
+	bool		isnull[8] = {true, true, true, false, true, true, false, true};
 
 	set_everybody(&range);
 	if (!PG_ARGISNULL(0))
@@ -393,11 +392,11 @@ ledger_reconcile_range(PG_FUNCTION_ARGS)
 	range.seed = PG_GETARG_INT64(4);
 	reconcile.tolerance = ledger_amount_zero();
 	begin(&reconcile, fcinfo);
-	compared = reconcile_range(&reconcile, &range, PG_GETARG_INT64(2), &last, &at_end);
+	compared = reconcile_range(&reconcile, &range, PG_GETARG_INT64(2), &next, &at_end);
 	end(&reconcile);
 
 	isnull[1] = at_end;
-	values[1] = UUIDPGetDatum(&last);
+	values[1] = UUIDPGetDatum(&next);
 	values[3] = NumericGetDatum(int64_to_numeric(compared));
 	values[6] = CStringGetTextDatum("end");
 	tuplestore_putvalues(reconcile.rsinfo->setResult, reconcile.rsinfo->setDesc, values, isnull);

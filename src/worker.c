@@ -4,6 +4,7 @@
  *
  * It stores what is in the ring of its database (evidence.c), finds out what
  * became of the transactions that saw it, releases reservations that are due,
+ * takes the steps of incremental reconciliations (ledger.reconcile_interval),
  * deletes what was resolved long ago, and notes that it is alive. launcher.c
  * starts it.
  *
@@ -51,6 +52,7 @@
 #define SETTLE_MS			200 /* a transaction that is to end soon ends by then */
 #define RETRY_MS			1000
 #define TRIM_MS				60000
+#define RECONCILE_MS		1000	/* pause between looks whether one is due */
 #define FAREWELL_MS			2000
 #define MAX_FAILURES		3	/* in one round */
 #define LEFTOVER_MS			60000	/* age from which evidence of no extension goes */
@@ -61,9 +63,11 @@ bool		ledger_worker_trims = false;
 
 static int	naptime_ms = 1000;
 static int	retention_days = -1;
+static int	reconcile_s = 0;
 static int	flush_s = 60;
 
 static volatile sig_atomic_t in_slice = false;
+static bool more_to_do = false; /* the next round is at once */
 
 /* What is done, in this order, each in its own transactions. */
 typedef struct Task
@@ -409,6 +413,17 @@ flush(void)
 	return true;
 }
 
+/* A step of a reconciliation of our own, or the first of one that is due. */
+static bool
+reconcile(void)
+{
+	Oid			types[] = {INT4OID};
+	Datum		values[] = {Int32GetDatum(reconcile_s)};
+
+	return DatumGetBool(call("SELECT ledger.worker_reconcile(pg_catalog.make_interval(secs => $1))",
+							 1, types, values, NULL));
+}
+
 static bool
 beat(void)
 {
@@ -434,6 +449,7 @@ static Task settle_task = {"looking what became of transactions", settle, 0};
 static Task expire_task = {"releasing reservations", expire, 0};
 static Task trim_task = {"trimming history", trim, 0};
 static Task flush_task = {"storing how long reads took", flush, 0};
+static Task reconcile_task = {"reconciling", reconcile, 0};
 static Task beat_task = {"noting that it is alive", beat, 0};
 
 static bool
@@ -515,6 +531,7 @@ flush_reads(void)
 static void
 work(void)
 {
+	more_to_do = false;
 	if (!look_for_extension())
 	{
 		if (!OidIsValid(found_extension) && is_due(&throw_task))
@@ -541,6 +558,14 @@ work(void)
 	}
 	if (is_due(&flush_task))
 		flush_reads();
+	/* one step a round: the rest does not wait for a run to end */
+	if (reconcile_s > 0 && is_due(&reconcile_task))
+	{
+		if (run_slice(&reconcile_task))
+			more_to_do = true;
+		else
+			put_off(&reconcile_task, RECONCILE_MS);
+	}
 	if (done.stored || done.expired || done.trimmed || done.errors)
 		beat_task.not_before = 0;
 	if (is_due(&beat_task) && run_slice(&beat_task))
@@ -659,12 +684,13 @@ ledger_worker_main(Datum arg)
 		if (now >= next || ledger_evidence_is_pressing())
 		{
 			work();
-			next = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), naptime_ms);
+			next = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), more_to_do ? 0 : naptime_ms);
 		}
 		/* a reload may have made it shorter */
 		next = Min(next, TimestampTzPlusMilliseconds(GetCurrentTimestamp(), naptime_ms));
-		if (!ShutdownRequestPending)
+		if (!ShutdownRequestPending && !more_to_do)
 			nap(next);
+		CHECK_FOR_INTERRUPTS();
 	}
 	say_farewell();
 	proc_exit(0);

@@ -154,10 +154,14 @@ AS $$
 				AND l.legacy_column = evidence_resolved.legacy_column AND l.repaired_at > evidence_resolved.last_seen),
 		(SELECT r.finished_at
 			FROM (SELECT n.* FROM ledger.reconciliation_runs n WHERE n.scope = 'full' AND n.tolerance = 0
+					AND n.status = 'finished' AND NOT n.options ? 'tolerances'
 				ORDER BY n.id DESC LIMIT 1) r
 			WHERE r.started_at > evidence_resolved.last_seen AND NOT EXISTS (SELECT FROM ledger.discrepancy_rows d
 				WHERE d.user_id = evidence_resolved.user_id AND d.mapping_id = evidence_resolved.mapping_id
-					AND d.legacy_column = evidence_resolved.legacy_column AND d.last_seen >= r.started_at)))
+					AND d.legacy_column = evidence_resolved.legacy_column AND d.last_seen >= r.started_at)
+				AND NOT EXISTS (SELECT FROM ledger.reconciliation_findings f WHERE f.run_id = r.id
+					AND f.user_id = evidence_resolved.user_id AND f.mapping_id = evidence_resolved.mapping_id
+					AND f.legacy_column = evidence_resolved.legacy_column AND f.status <> 'settled')))
 $$;
 REVOKE ALL ON FUNCTION ledger.evidence_resolved(smallint, uuid, text, timestamptz) FROM PUBLIC;
 COMMENT ON FUNCTION ledger.evidence_resolved(smallint, uuid, text, timestamptz) IS 'Internal, for the worker: when a repair or a full reconciliation resolved what was last seen before it; NULL: none did.';

@@ -123,23 +123,6 @@ CREATE VIEW ledger.discrepancies AS
 COMMENT ON VIEW ledger.discrepancies IS 'Discrepancies between ledger and legacy row, one open row for each user, column and cause; difference = ledger - legacy. The note of a failed mirror begins with its SQLSTATE.';
 COMMENT ON COLUMN ledger.discrepancies.outcome IS 'Of the transactions that saw it, the first of these that one has: committed, in progress, none (it had written nothing), aborted.';
 
-CREATE TABLE ledger.reconciliation_runs (
-	id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-	scope text COLLATE "C" NOT NULL CHECK (scope IN ('full', 'incremental')),
-	tolerance numeric NOT NULL,
-	started_at timestamptz NOT NULL,
-	finished_at timestamptz NOT NULL,
-	snapshot pg_snapshot NOT NULL,
-	last_transaction_id bigint NOT NULL,
-	discrepancies bigint NOT NULL,
-	users bigint NOT NULL,
-	total_difference numeric NOT NULL,
-	requested_by text NOT NULL
-) USING heap;
-COMMENT ON TABLE ledger.reconciliation_runs IS 'Recorded reconciliations: what was compared as of which snapshot, and how much did not match.';
-COMMENT ON COLUMN ledger.reconciliation_runs.users IS 'Users with a discrepancy.';
-COMMENT ON COLUMN ledger.reconciliation_runs.total_difference IS 'The sum of all differences without their signs.';
-
 SELECT pg_catalog.pg_extension_config_dump('ledger.legacy_mappings', '');
 SELECT pg_catalog.pg_extension_config_dump('ledger.legacy_columns', '');
 SELECT pg_catalog.pg_extension_config_dump('ledger.legacy_log', '');
@@ -148,8 +131,6 @@ SELECT pg_catalog.pg_extension_config_dump('ledger.legacy_writes', '');
 SELECT pg_catalog.pg_extension_config_dump('ledger.legacy_writes_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('ledger.discrepancy_rows', '');
 SELECT pg_catalog.pg_extension_config_dump('ledger.discrepancy_rows_id_seq', '');
-SELECT pg_catalog.pg_extension_config_dump('ledger.reconciliation_runs', '');
-SELECT pg_catalog.pg_extension_config_dump('ledger.reconciliation_runs_id_seq', '');
 
 /* Whoever changes a mapping, every session reads it anew. */
 CREATE FUNCTION ledger.legacy_changed() RETURNS trigger

@@ -16,8 +16,11 @@ CREATE TABLE ledger.repair_log (
 	repaired_at timestamptz NOT NULL DEFAULT ledger.clock(),
 	undoes bigint UNIQUE,
 	last_transaction bigint DEFAULT pg_catalog.pg_sequence_last_value('ledger.transaction_id_seq'),
-	last_write bigint DEFAULT pg_catalog.pg_sequence_last_value('ledger.legacy_writes_id_seq')
+	last_write bigint DEFAULT pg_catalog.pg_sequence_last_value('ledger.legacy_writes_id_seq'),
+	xact xid8 NOT NULL DEFAULT pg_catalog.pg_current_xact_id()
 ) USING heap;
+-- What a reconciliation has not seen is looked up by it.
+CREATE INDEX repair_log_xact ON ledger.repair_log (xact);
 COMMENT ON TABLE ledger.repair_log IS 'Every repair: which side of which user''s column was changed, from what to what, why and by whom.';
 COMMENT ON COLUMN ledger.repair_log.undoes IS 'The row whose repair this one takes back; a repair is undone once.';
 COMMENT ON COLUMN ledger.repair_log.last_transaction IS 'The last transaction id taken by then. The user''s row was locked, so it tells which of his transactions came before.';

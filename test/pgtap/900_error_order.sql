@@ -88,7 +88,6 @@ FROM (VALUES
 	($$reconcile(null, null)$$, $$22004 tolerance must not be NULL$$),
 	($$reconcile(-1, null)$$, $$22023 invalid tolerance -1$$),
 	($$reconcile(0, null)$$, $$22004 scope must not be NULL$$),
-	($$reconcile(0, 'incremental')$$, $$0A000 scope incremental is not supported$$),
 	($$reconcile(0, 'x')$$, $$22023 scope must be full or incremental$$),
 	($$record_broker_account(null, null)$$, $$22004 account must not be NULL$$),
 	($$record_broker_account('[]', @u)$$, $$22023 account is not a JSON object$$),

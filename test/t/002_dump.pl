@@ -47,6 +47,7 @@ INSERT INTO ledger.evidence_losses (kind, at, last_at) VALUES ('crash', now(), n
 INSERT INTO ledger.read_timings (slot, source, bucket, count) VALUES ('2026-01-01 00:00:00+00', 'ledger', 30, 7);
 SET ledger.inbox_on_error = 'continue';
 INSERT INTO ledger.inbox (type, amount, debit_type, credit_type) VALUES ('refused', 0, 'system_buffer_usdc', 'house_equity');
+SELECT ledger.ignore_discrepancy('$four', NULL, 'known', now() + interval '1 year');
 CALL ledger.run_reconciliation();
 SELECT ledger.repair(dry_run => false, reason => 'an old code path');
 SQL
