@@ -120,7 +120,7 @@ SQL
 my $source = contents('source');
 my @empty = grep { $source !~ /^ledger\.$_\|/m } split /\n/, $node->safe_psql('source', q{
 	SELECT relname FROM pg_class WHERE relnamespace = 'ledger'::regnamespace AND relkind IN ('r', 'S') ORDER BY 1});
-is("@empty", 'evidence_pending worker_heartbeat', 'every table has rows, but for those of the worker, which are not dumped');
+is("@empty", 'evidence_pending reconciliation_users worker_heartbeat', 'every table has rows, but for what is at work, which is not dumped');
 ledger_ok($node, 'the ledger holds before it is dumped', 'source');
 
 $node->command_ok([ 'pg_dump', '-Fc', '-f', "$dir/custom", 'source' ], 'dumped in custom format');
