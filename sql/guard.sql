@@ -78,6 +78,12 @@ INSERT INTO ledger.ignore_rules (legacy_column, reason, expires_at, created_by, 
 
 INSERT INTO ledger.repair_log (mapping_id, user_id, legacy_column, direction, reason, repaired_by)
 	VALUES (1, :alice, 'buying_power', 'legacy', 'a test', 'a test');
+INSERT INTO ledger.test_clock_log (set_by, reason) VALUES ('a test', 'a test');
+INSERT INTO ledger.cut_over_rehearsals (rehearsed_by, closed_gates, locked, lock_wait_ms, held_ms, predicted_stall_ms,
+	users_checked, users_different) VALUES ('a test', '{}', true, 0, 0, 0, 0, 0);
+INSERT INTO ledger.retirements (mapping_id, schema_name, old_name, new_name, retired_by, reason, last_transaction_id)
+	VALUES (1, 'public', 'balances', 'balances_retired', 'a test', 'a test', 1);
+INSERT INTO ledger.roll_backs (started_by, from_state, reason, catch_up) VALUES ('a test', 'cut_over', 'a test', true);
 
 -- Every guarded table has rows, so a statement that passes has changed them.
 CREATE VIEW guarded AS

@@ -40,8 +40,8 @@ require(FunctionCallInfo fcinfo, int arg, const char *name)
 }
 
 /* The table's owner, a member of that role, or a superuser. */
-static void
-check_acts_for_owner(Oid relid)
+void
+ledger_legacy_check_owner(Oid relid)
 {
 	Oid			owner;
 
@@ -58,7 +58,7 @@ check_acts_for_owner(Oid relid)
 static void
 check_may_change(Oid relid, const char *function)
 {
-	check_acts_for_owner(relid);
+	ledger_legacy_check_owner(relid);
 	PreventCommandIfReadOnly(function);
 	PreventCommandIfParallelMode(function);
 	PreventCommandDuringRecovery(function);
@@ -125,7 +125,7 @@ attach(FunctionCallInfo fcinfo, bool really)
 	if (really)
 		check_may_change(PG_GETARG_OID(0), "ledger.attach_legacy()");
 	else
-		check_acts_for_owner(PG_GETARG_OID(0));
+		ledger_legacy_check_owner(PG_GETARG_OID(0));
 	InitMaterializedSRF(fcinfo, 0);
 	run_for_caller(fcinfo, "SELECT * FROM ledger.legacy_attach($1, $2, $3, $4, $5, $6, $7)",
 				   attach_types, really);

@@ -214,7 +214,15 @@ refuse(const LegacyTable *table, const Write *write)
 static LedgerCaptureGuc
 capture_of(const LegacyTable *table)
 {
-	return ledger_capture == LEDGER_CAPTURE_INHERIT ? table->capture : ledger_capture;
+	const LedgerSettings *settings = ledger_settings_get();
+	LedgerCaptureGuc capture = ledger_capture == LEDGER_CAPTURE_INHERIT ? table->capture : ledger_capture;
+
+	/* where the migration is goes before what was configured */
+	if (settings->phase != LEDGER_MIGRATING)
+		return LEDGER_CAPTURE_REFUSE;
+	if (capture == LEDGER_CAPTURE_REFUSE && ledger_settings_legacy_only(settings))
+		return LEDGER_CAPTURE_RECORD;
+	return capture;
 }
 
 static bool

@@ -126,7 +126,7 @@ ledger_compare_agrees(const LegacyTable *table, const LedgerAccount *accounts, i
 int
 ledger_compare_user(const pg_uuid_t *user_id, CompareColumn **columns)
 {
-	List	   *tables = ledger_legacy_tables();
+	List	   *tables = ledger_legacy_compared();
 	Store	   *store = ledger_accounts_open(AccessShareLock);
 	LedgerAccount *accounts;
 	int			naccounts = ledger_accounts_of_user(store, user_id, GetActiveSnapshot(), &accounts);
@@ -321,7 +321,7 @@ ledger_discrepancy_store(const pg_uuid_t *user_id, const CompareColumn *column,
 							  "  cause, source, ledger_value, legacy_value, error_code, note)"
 							  " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)"
 							  " ON CONFLICT (user_id, mapping_id, legacy_column, cause) WHERE status = 'open'"
-							  " DO UPDATE SET count = d.count + 1, last_seen = pg_catalog.clock_timestamp(),"
+							  " DO UPDATE SET count = d.count + 1, last_seen = ledger.clock(),"
 							  "  ledger_value = EXCLUDED.ledger_value, legacy_value = EXCLUDED.legacy_value,"
 							  "  error_code = EXCLUDED.error_code, note = EXCLUDED.note",
 							  lengthof(types), types, values, nulls, false, 0) != SPI_OK_INSERT)

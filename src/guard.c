@@ -64,6 +64,7 @@ hint_for(const char *table)
 		{"accounts", "Move money with the ledger's functions, undo a transaction with ledger.reverse_transaction()."},
 		{"reservation_rows", "Give back what is reserved with ledger.release_reservation()."},
 		{"settings", "Change the settings with ledger.configure()."},
+		{"identity", "Call ledger.resume() in a copy that is the ledger from now on."},
 		{"currencies", "Leave the rows where they are; account types rest on them."},
 		{"account_types", "Leave the rows where they are; accounts rest on them."},
 	};

@@ -287,6 +287,12 @@ ledger_legacy_tables(void)
 	return legacy_cache->tables;
 }
 
+List *
+ledger_legacy_compared(void)
+{
+	return ledger_settings_row()->phase == LEDGER_RETIRED ? NIL : ledger_legacy_tables();
+}
+
 LegacyTable *
 ledger_legacy_table_of(Oid relid)
 {
@@ -463,10 +469,17 @@ ledger_legacy_read(const pg_uuid_t *user_id, const LedgerAccount *accounts, int 
 	return n;
 }
 
+static bool
+has_tables(void)
+{
+	return ledger_legacy_tables() != NIL;
+}
+
 void
 ledger_legacy_init(void)
 {
 	CacheRegisterRelcacheCallback(relcache_callback, (Datum) 0);
 	CacheRegisterSyscacheCallback(NAMESPACEOID, namespace_callback, (Datum) 0);
 	ledger_settings_check = ledger_legacy_check_settings;
+	ledger_settings_has_legacy = has_tables;
 }

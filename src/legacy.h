@@ -73,6 +73,9 @@ extern void ledger_legacy_init(void);
 extern List *ledger_legacy_tables(void);
 extern LegacyTable *ledger_legacy_table_of(Oid relid);
 
+/* Those that are compared: none once they are retired. */
+extern List *ledger_legacy_compared(void);
+
 /*
  * For a read of one user, under the active snapshot; accounts are all that he
  * has, lowest id first, read with the same snapshot. With shadow mode on it
@@ -146,6 +149,9 @@ extern int64 ledger_opening_open(LegacyTable *table, const pg_uuid_t *user_id,
 extern void ledger_opening_accounts(LegacyTable *table, const pg_uuid_t *user_id,
 									const LedgerAccount *accounts, int naccounts,
 									PostingRequest *into);
+
+/* attach.c: raises 42501 unless the caller can act for the table's owner. */
+extern void ledger_legacy_check_owner(Oid relid);
 
 /* attach.c: what configure() must not do to an attached table. */
 extern void ledger_legacy_check_settings(const LedgerSettings *new);

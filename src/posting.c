@@ -547,13 +547,12 @@ write_journal(PostingRequest *request)
 LedgerRefusal *
 ledger_posting_refuse_state(const LedgerSettings *settings)
 {
-	if (!settings->source_legacy || ledger_settings_mirrors(settings) ||
-		settings->phase != LEDGER_MIGRATING)
+	if (!ledger_settings_legacy_only(settings))
 		return NULL;
 	return ledger_refusal(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
 						  "the ledger takes no postings while balances are the legacy table's alone",
 						  "Shadow mode is off and the balance source is legacy.",
-						  "Turn the mirror on: SELECT ledger.configure(shadow_mode => true).");
+						  "Call ledger.roll_back().");
 }
 
 /* Raises what the executor would. */

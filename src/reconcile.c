@@ -310,7 +310,7 @@ begin(Reconcile *reconcile, FunctionCallInfo fcinfo)
 	reconcile->rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	reconcile->internal = reconcile->rsinfo->setDesc->natts == 8;
 	reconcile->accounts = ledger_accounts_open(AccessShareLock);
-	reconcile->tables = ledger_legacy_tables();
+	reconcile->tables = ledger_legacy_compared();
 	reconcile->snapshot = GetActiveSnapshot();
 	reconcile->context = AllocSetContextCreate(CurrentMemoryContext, "ledger reconcile user",
 											   ALLOCSET_DEFAULT_SIZES);

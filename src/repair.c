@@ -83,7 +83,7 @@ log_repair(const Repair *repair, const CompareColumn *column, Numeric before, Nu
 							  " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
 							  lengthof(types), types, values, nulls, false, 0) != SPI_OK_INSERT ||
 		SPI_execute_with_args("UPDATE ledger.discrepancy_rows SET status = 'resolved',"
-							  "  resolved_at = pg_catalog.clock_timestamp(),"
+							  "  resolved_at = ledger.clock(),"
 							  "  note = pg_catalog.concat_ws('; ', note, 'repaired: ' || $4)"
 							  " WHERE mapping_id = $1 AND user_id = $2 AND legacy_column = $3"
 							  "  AND status = 'open'",

@@ -24,6 +24,7 @@
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "storage/lmgr.h"
+#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/inval.h"
@@ -32,6 +33,7 @@
 #include "utils/timestamp.h"
 
 #include "args.h"
+#include "identity.h"
 #include "lock_wait.h"
 #include "owner.h"
 #include "settings.h"
@@ -83,14 +85,15 @@ int			ledger_capture = LEDGER_CAPTURE_INHERIT;
 bool		ledger_allow_drop = false;
 
 void		(*ledger_settings_check) (const LedgerSettings *settings) = NULL;
+bool		(*ledger_settings_has_legacy) (void) = NULL;
 
 enum
 {
 	SETTINGS_ONLY, SETTINGS_SHADOW, SETTINGS_STRICT, SETTINGS_SOURCE, SETTINGS_PHASE,
-	SETTINGS_COLUMNS
+	SETTINGS_CLOCK, SETTINGS_COLUMNS
 };
 static const char *const settings_columns[] = {
-	"only", "shadow_mode", "strict_mode", "balance_source", "phase"
+	"only", "shadow_mode", "strict_mode", "balance_source", "phase", "test_clock"
 };
 static StoreSpec settings_spec = {"settings", settings_columns, SETTINGS_COLUMNS, NULL};
 
@@ -198,8 +201,12 @@ read_row(LedgerSettings *settings, ItemPointer tid, bool *exists)
 			strcmp(TextDatumGetCString(values[SETTINGS_SOURCE]), "legacy") == 0;
 		settings->phase = strcmp(phase, "retired") == 0 ? LEDGER_RETIRED :
 			strcmp(phase, "cut_over") == 0 ? LEDGER_CUT_OVER : LEDGER_MIGRATING;
+		settings->has_test_clock = !isnull[SETTINGS_CLOCK];
+		if (settings->has_test_clock)
+			settings->test_clock = *DatumGetIntervalP(values[SETTINGS_CLOCK]);
 	}
 	ledger_store_end(scan);
+	settings->identity = ledger_identity_read(snapshot);
 	UnregisterSnapshot(snapshot);
 	ledger_store_close(store);
 }
@@ -247,6 +254,21 @@ effective(void)
 	return &settings;
 }
 
+/*
+ * The first use of the ledger in this database says whose it is; in a copy
+ * nothing may be posted.
+ */
+static void
+settle_identity(bool posting)
+{
+	LedgerIdentity identity = ledger_identity_settle();
+
+	if (identity == IDENTITY_COPY && posting)
+		ledger_identity_refuse();
+	if (identity == IDENTITY_NEW)
+		ledger_settings_invalidate();
+}
+
 const LedgerSettings *
 ledger_settings_lock(void)
 {
@@ -256,6 +278,8 @@ ledger_settings_lock(void)
 				 errmsg("cannot post in a transaction that has changed the settings"),
 				 errhint("Commit the change first.")));
 	lock_table(RowExclusiveLock);
+	if (cached_row()->identity != IDENTITY_OURS)
+		settle_identity(true);
 	if (!posted_level)
 	{
 		xact_strict = strict_guc;
@@ -272,10 +296,38 @@ ledger_settings_get(void)
 	return effective();
 }
 
+const LedgerSettings *
+ledger_settings_row(void)
+{
+	lock_table(AccessShareLock);
+	return cached_row();
+}
+
+const LedgerSettings *
+ledger_settings_peek(void)
+{
+	return cached_row();
+}
+
+void
+ledger_settings_invalidate(void)
+{
+	CacheInvalidateRelcacheByRelid(settings_relid());
+	CommandCounterIncrement();
+}
+
 bool
 ledger_settings_mirrors(const LedgerSettings *settings)
 {
 	return settings->shadow_mode || settings->phase == LEDGER_CUT_OVER;
+}
+
+bool
+ledger_settings_legacy_only(const LedgerSettings *settings)
+{
+	return settings->source_legacy && !settings->shadow_mode &&
+		settings->phase == LEDGER_MIGRATING &&
+		ledger_settings_has_legacy && ledger_settings_has_legacy();
 }
 
 bool
@@ -292,15 +344,26 @@ ledger_has_configured(void)
 
 /* ---- the exclusive lock ------------------------------------------------------- */
 
-/* The locks that are wanted: of the settings, and perhaps of a legacy table. */
+/* The locks that are wanted: of the settings first, and perhaps of legacy tables. */
 typedef struct SettingsWait
 {
-	Oid			relids[2];
+	const Oid  *relids;
 	int			nrelids;
+	LOCKMODE	mode;			/* of those after the first */
 	int			slice_ms;		/* of the next try */
 	char	   *blockers;		/* who holds what conflicts, one line each */
 	double		oldest_ms;		/* age of the oldest of their transactions */
 } SettingsWait;
+
+static Datum
+oid_array(const Oid *list, int n)
+{
+	Datum	   *elements = palloc(sizeof(Datum) * n);
+
+	for (int i = 0; i < n; i++)
+		elements[i] = ObjectIdGetDatum(list[i]);
+	return PointerGetDatum(construct_array(elements, n, OIDOID, sizeof(Oid), true, TYPALIGN_INT));
+}
 
 /* Who holds what conflicts, and for how long. */
 static void
@@ -309,9 +372,9 @@ look_at_blockers(SettingsWait *lock)
 	MemoryContext context = CurrentMemoryContext;
 	StringInfoData list;
 	OwnerContext saved;
-	Oid			argtypes[2] = {OIDOID, OIDOID};
-	Datum		args[2] = {ObjectIdGetDatum(lock->relids[0]),
-	ObjectIdGetDatum(lock->relids[lock->nrelids - 1])};
+	Oid			argtypes[2] = {OIDARRAYOID, BOOLOID};
+	Datum		args[2] = {oid_array(lock->relids, lock->nrelids),
+	BoolGetDatum(lock->mode == AccessExclusiveLock)};
 
 	initStringInfo(&list);
 	lock->oldest_ms = 0;
@@ -330,10 +393,11 @@ look_at_blockers(SettingsWait *lock)
 			" max(CASE WHEN a.pid IS NULL THEN 'infinity'::pg_catalog.float8"
 			"  ELSE 1000 * EXTRACT(epoch FROM pg_catalog.clock_timestamp() - a.xact_start) END) OVER ()"
 			" FROM (SELECT DISTINCT l.pid, l.virtualtransaction FROM pg_catalog.pg_locks l"
-			"  WHERE l.locktype = 'relation' AND l.relation IN ($1, $2) AND l.granted"
+			"  WHERE l.locktype = 'relation' AND l.relation = ANY ($1) AND l.granted"
 			"   AND l.database = (SELECT oid FROM pg_catalog.pg_database"
 			"                     WHERE datname = pg_catalog.current_database())"
-			"   AND l.mode NOT IN ('AccessShareLock', 'RowShareLock')"
+			"   AND (l.mode NOT IN ('AccessShareLock', 'RowShareLock')"
+			"    OR $2 AND l.relation <> ($1)[1])"
 			"   AND l.pid IS DISTINCT FROM pg_catalog.pg_backend_pid()) l"
 			" LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid"
 			/* a prepared transaction is known by the lock on its own xid */
@@ -372,7 +436,52 @@ take_locks(const void *arg)
 	const SettingsWait *lock = arg;
 
 	for (int i = 0; i < lock->nrelids; i++)
-		LockRelationOid(lock->relids[i], ShareRowExclusiveLock);
+		LockRelationOid(lock->relids[i], i == 0 ? ShareRowExclusiveLock : lock->mode);
+}
+
+static void
+refuse_after_posting(void)
+{
+	if (posted_level)
+		ereport(ERROR,
+				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
+				 errmsg("cannot change the settings in a transaction that has posted"),
+				 errhint("Commit the postings first.")));
+}
+
+static void
+wait_for_locks(SettingsWait *lock, int64 lock_wait_ms, SettingsLocked *result)
+{
+	TimestampTz began = GetCurrentTimestamp();
+	TimestampTz deadline = TimestampTzPlusMilliseconds(began, lock_wait_ms);
+
+	for (;;)
+	{
+		TimestampTz slice = GetCurrentTimestamp();
+		bool		got = try_at_once(lock) || ledger_lock_within(lock->slice_ms, take_locks, lock);
+		TimestampTz now = GetCurrentTimestamp();
+
+		result->waited_ms = (now - began) / 1000.0;
+		result->longest_ms = Max(result->longest_ms, (now - slice) / 1000.0);
+		if (got)
+			return;
+		look_at_blockers(lock);
+		result->blockers = lock->blockers;
+		if (now >= deadline)
+			ereport(ERROR,
+					(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+					 errmsg("could not lock the settings within " INT64_FORMAT " ms", lock_wait_ms),
+					 errdetail_internal("%s", lock->blockers),
+					 errhint("Try again when these transactions have ended%s.",
+							 lock->nrelids > 1 ? "" : ", or with a longer lock_wait")));
+		if (lock->oldest_ms < Max(lock_wait_ms / 2, LONG_TRANSACTION_MS))
+			lock->slice_ms = Min(2 * lock->slice_ms, LOCK_SLICE_MAX_MS);
+		else
+			lock->slice_ms = LOCK_SLICE_MS;
+		/* let those through that queued behind us */
+		pg_usleep(LOCK_PAUSE_MS * 1000L);
+		CHECK_FOR_INTERRUPTS();
+	}
 }
 
 /*
@@ -383,43 +492,40 @@ take_locks(const void *arg)
  * stay short.
  */
 void
+ledger_settings_lock_tables(int64 lock_wait_ms, const List *tables, LOCKMODE mode, bool changes,
+							SettingsLocked *result)
+{
+	Oid		   *relids = palloc(sizeof(Oid) * (list_length(tables) + 1));
+	SettingsWait lock = {relids, 1, mode, LOCK_SLICE_MS};
+	SettingsLocked ignored;
+	ListCell   *lc;
+
+	refuse_after_posting();
+	relids[0] = settings_relid();
+	foreach(lc, tables)
+		relids[lock.nrelids++] = lfirst_oid(lc);
+	if (result == NULL)
+		result = &ignored;
+	memset(result, 0, sizeof(*result));
+	wait_for_locks(&lock, lock_wait_ms, result);
+	if (cached_row()->identity == IDENTITY_NONE)
+		settle_identity(false);
+	if (changes)
+		configured_level = GetCurrentTransactionNestLevel();
+}
+
+void
 ledger_settings_lock_exclusive(int64 lock_wait_ms, Oid legacy)
 {
-	SettingsWait lock = {{settings_relid(), legacy}, OidIsValid(legacy) ? 2 : 1, LOCK_SLICE_MS};
-	TimestampTz deadline;
-
-	if (posted_level)
-		ereport(ERROR,
-				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
-				 errmsg("cannot change the settings in a transaction that has posted"),
-				 errhint("Commit the postings first.")));
-	deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), lock_wait_ms);
-	while (!try_at_once(&lock) && !ledger_lock_within(lock.slice_ms, take_locks, &lock))
-	{
-		look_at_blockers(&lock);
-		if (GetCurrentTimestamp() >= deadline)
-			ereport(ERROR,
-					(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
-					 errmsg("could not lock the settings within " INT64_FORMAT " ms", lock_wait_ms),
-					 errdetail_internal("%s", lock.blockers),
-					 errhint("Try again when these transactions have ended%s.",
-							 OidIsValid(legacy) ? "" : ", or with a longer lock_wait")));
-		if (lock.oldest_ms < Max(lock_wait_ms / 2, LONG_TRANSACTION_MS))
-			lock.slice_ms = Min(2 * lock.slice_ms, LOCK_SLICE_MAX_MS);
-		else
-			lock.slice_ms = LOCK_SLICE_MS;
-		/* let those through that queued behind us */
-		pg_usleep(LOCK_PAUSE_MS * 1000L);
-		CHECK_FOR_INTERRUPTS();
-	}
-	if (!OidIsValid(legacy))
-		configured_level = GetCurrentTransactionNestLevel();
+	ledger_settings_lock_tables(lock_wait_ms,
+								OidIsValid(legacy) ? list_make1_oid(legacy) : NIL,
+								ShareRowExclusiveLock, !OidIsValid(legacy), NULL);
 }
 
 /* ---- configure() --------------------------------------------------------------- */
 
-static void
-write_row(const LedgerSettings *settings)
+void
+ledger_settings_store(const LedgerSettings *settings)
 {
 	Store	   *store = ledger_store_open(&settings_spec, RowExclusiveLock);
 	Datum		values[SETTINGS_COLUMNS];
@@ -434,13 +540,14 @@ write_row(const LedgerSettings *settings)
 	values[SETTINGS_STRICT] = BoolGetDatum(settings->strict_mode);
 	values[SETTINGS_SOURCE] = CStringGetTextDatum(settings->source_legacy ? "legacy" : "ledger");
 	values[SETTINGS_PHASE] = CStringGetTextDatum(phase_names[settings->phase]);
+	isnull[SETTINGS_CLOCK] = !settings->has_test_clock;
+	values[SETTINGS_CLOCK] = IntervalPGetDatum(&settings->test_clock);
 	if (!exists)
 		ledger_store_insert(store, values, isnull);
 	else if (ledger_store_update(store, &tid, InvalidSnapshot, values, isnull) != TM_Ok)
 		elog(ERROR, "the settings changed under their lock");
-	CacheInvalidateRelcacheByRelid(settings_relid());
 	ledger_store_close(store);
-	CommandCounterIncrement();
+	ledger_settings_invalidate();
 }
 
 static void
@@ -469,6 +576,13 @@ log_change(const LedgerSettings *settings, text *reason)
 		elog(ERROR, "could not log the change of settings");
 	SPI_finish();
 	ledger_unbecome(&saved);
+}
+
+void
+ledger_settings_change(const LedgerSettings *settings, text *reason)
+{
+	ledger_settings_store(settings);
+	log_change(settings, reason);
 }
 
 /* What the arguments make of the settings. */
@@ -544,11 +658,10 @@ ledger_configure(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("cannot change the settings after the cut-over"),
 				 errdetail("The phase of the migration says what is written and read."),
-				 errhint("Roll the cut-over back first.")));
+				 errhint("Call ledger.roll_back() first.")));
 	if (ledger_settings_check)
 		ledger_settings_check(&new);
-	write_row(&new);
-	log_change(&new, reason);
+	ledger_settings_change(&new, reason);
 	return settings_datum(fcinfo, &new);
 }
 

@@ -41,6 +41,7 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "clock.h"
 #include "evidence.h"
 #include "stats_shared.h"
 #include "store.h"
@@ -216,11 +217,30 @@ is_served(void)
 	return result;
 }
 
+/* In a copy of the ledger's database nothing is to be done until resume(). */
+static bool
+is_copy(void)
+{
+	static bool logged = false;
+	bool		result;
+
+	if (SPI_execute("SELECT ledger.is_copy()", true, 1) != SPI_OK_SELECT)
+		elog(ERROR, "could not look whether this is a copy");
+	result = strcmp(SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1), "t") == 0;
+	if (result && !logged)
+		ereport(LOG,
+				(errmsg("ledger worker: database \"%s\" is a copy, in which nothing is done",
+						ledger_evidence_database(ledger_evidence_consumed())),
+				 errhint("Call ledger.resume() if it is the ledger from now on.")));
+	logged = result;
+	return result;
+}
+
 static bool
 look(void)
 {
 	found_extension = get_extension_oid("ledger", true);
-	ready = OidIsValid(found_extension) && is_served();
+	ready = OidIsValid(found_extension) && is_served() && !is_copy();
 	if (ready && found_extension != extension)
 	{
 		Oid			types[] = {INT8OID, INT4OID};
@@ -283,8 +303,8 @@ store_entry(const EvidenceEntry *entry)
 	values[6] = PointerGetDatum(entry->legacy_value);
 	values[7] = CStringGetTextDatum(entry->error_code);
 	values[8] = CStringGetTextDatum(entry->note);
-	values[9] = TimestampTzGetDatum(entry->first_seen);
-	values[10] = TimestampTzGetDatum(entry->last_seen);
+	values[9] = TimestampTzGetDatum(ledger_clock_of(entry->first_seen));
+	values[10] = TimestampTzGetDatum(ledger_clock_of(entry->last_seen));
 	values[11] = int8_array(counted, lengthof(counted));
 	values[12] = xid8_array(entry);
 	values[13] = int8_array(counts, entry->nxids);
@@ -301,8 +321,9 @@ static void
 store_loss(const EvidenceLoss *loss)
 {
 	Oid			types[] = {INT8OID, TIMESTAMPTZOID, TIMESTAMPTZOID};
-	Datum		values[] = {Int64GetDatum(loss->count), TimestampTzGetDatum(loss->first_at),
-	TimestampTzGetDatum(loss->last_at)};
+	Datum		values[] = {Int64GetDatum(loss->count),
+		TimestampTzGetDatum(ledger_clock_of(loss->first_at)),
+	TimestampTzGetDatum(ledger_clock_of(loss->last_at))};
 
 	if (loss->count > 0)
 		(void) call("SELECT ledger.evidence_lost($1, $2, $3)", 3, types, values, NULL);

@@ -460,6 +460,10 @@ BEGIN
 		RAISE EXCEPTION 'key_functions is not supported'
 			USING ERRCODE = 'feature_not_supported', HINT = 'Attach a table with a uuid key.';
 	END IF;
+	IF EXISTS (SELECT FROM ledger.settings s WHERE s.phase <> 'migrating') THEN
+		RAISE EXCEPTION 'cannot attach a table after the cut-over'
+			USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Call ledger.roll_back() first.';
+	END IF;
 	clean := ledger.legacy_mapping(legacy, mapping);
 
 	FOR one IN SELECT * FROM ledger.legacy_checks(legacy, clean, key_column, true) LOOP
@@ -500,7 +504,7 @@ BEGIN
 	IF FOUND THEN
 		UPDATE ledger.legacy_mappings m
 			SET key_column = legacy_store.key_column, constants = mapping -> 'constants', capture = legacy_store.capture,
-				attached_at = clock_timestamp(), attached_by = caller, detached_at = NULL
+				attached_at = ledger.clock(), attached_by = caller, detached_at = NULL
 			WHERE m.id = own_id;
 		DELETE FROM ledger.legacy_columns c WHERE c.mapping_id = own_id;
 	ELSE
@@ -542,12 +546,16 @@ BEGIN
 			USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'ledger.legacy_mappings lists the attached tables.';
 	END IF;
 	PERFORM ledger.legacy_lock(CASE WHEN still_there THEN legacy ELSE 'ledger.settings'::regclass END, 5000);
-	IF EXISTS (SELECT FROM ledger.settings s WHERE s.shadow_mode OR s.balance_source = 'legacy') THEN
+	IF EXISTS (SELECT FROM ledger.settings s WHERE s.phase <> 'migrating') THEN
+		RAISE EXCEPTION 'table % is the way back from the cut-over', legacy
+			USING ERRCODE = 'object_not_in_prerequisite_state',
+				  HINT = 'Call ledger.roll_back() first; a retired table goes with ledger.drop_legacy().';
+	ELSIF EXISTS (SELECT FROM ledger.settings s WHERE s.shadow_mode OR s.balance_source = 'legacy') THEN
 		RAISE EXCEPTION 'table % is in use by shadow mode or as the source of balances', legacy
 			USING ERRCODE = 'object_not_in_prerequisite_state',
 				  HINT = 'Call configure(shadow_mode => false, balance_source => ''ledger'') first.';
 	END IF;
-	UPDATE ledger.legacy_mappings m SET detached_at = clock_timestamp() WHERE m.legacy = legacy_detach.legacy;
+	UPDATE ledger.legacy_mappings m SET detached_at = ledger.clock() WHERE m.legacy = legacy_detach.legacy;
 	INSERT INTO ledger.legacy_log (legacy, action, changed_by) VALUES (legacy::text, 'detach', caller);
 	IF still_there THEN
 		EXECUTE format('DROP TRIGGER IF EXISTS ledger_capture ON %s', legacy);

@@ -65,11 +65,12 @@ CREATE VIEW ledger.worker_status AS
 		h.stored, h.expired, h.trimmed,
 		(SELECT pg_catalog.count(*) FROM ledger.evidence_pending) AS pending,
 		(SELECT pg_catalog.count(*) FROM ledger.evidence_losses) AS losses,
-		h.errors, h.last_error, h.last_error_at
+		h.errors, h.last_error, h.last_error_at, ledger.is_copy() AS copy
 	FROM ledger.evidence_status() s LEFT JOIN ledger.worker_heartbeat h ON true;
 COMMENT ON VIEW ledger.worker_status IS 'The background worker of this database: whether it runs, when it was last seen, what it has done since its first start, what it could not do.';
 COMMENT ON COLUMN ledger.worker_status.active IS 'Whether the library is preloaded and ledger.databases names the database.';
 COMMENT ON COLUMN ledger.worker_status.pending IS 'Transactions that saw a discrepancy and have not ended.';
+COMMENT ON COLUMN ledger.worker_status.copy IS 'Whether the database is a copy: the worker does nothing until resume().';
 COMMENT ON COLUMN ledger.worker_status.losses IS 'Rows of evidence_losses.';
 
 /*
@@ -88,16 +89,16 @@ BEGIN
 	SELECT * INTO known FROM ledger.worker_heartbeat;
 	IF NOT FOUND THEN
 		INSERT INTO ledger.worker_heartbeat (incarnation, pid, started_at, last_seen)
-			VALUES (evidence_start.incarnation, evidence_start.pid, clock_timestamp(), clock_timestamp());
+			VALUES (evidence_start.incarnation, evidence_start.pid, ledger.clock(), ledger.clock());
 		RETURN;
 	END IF;
 	IF known.incarnation <> evidence_start.incarnation THEN
 		INSERT INTO ledger.evidence_losses (kind, at, last_at, note)
-			VALUES ('crash', known.last_seen, clock_timestamp(),
+			VALUES ('crash', known.last_seen, ledger.clock(),
 				format('the ring of the worker started at %s was not emptied', known.started_at));
 	END IF;
 	UPDATE ledger.worker_heartbeat SET incarnation = evidence_start.incarnation, pid = evidence_start.pid,
-		started_at = clock_timestamp(), last_seen = clock_timestamp(), starts = starts + 1;
+		started_at = ledger.clock(), last_seen = ledger.clock(), starts = starts + 1;
 	UPDATE ledger.discrepancy_rows d
 		SET in_progress_count = p.count, aborted_count = d.aborted_count + d.in_progress_count - p.count
 		FROM (SELECT r.id, COALESCE(sum(e.count), 0)::bigint AS count
@@ -113,10 +114,10 @@ CREATE FUNCTION ledger.evidence_beat(stored bigint, expired bigint, trimmed bigi
 	LANGUAGE sql VOLATILE PARALLEL UNSAFE SECURITY INVOKER
 	SET search_path = pg_catalog, pg_temp
 AS $$
-	UPDATE ledger.worker_heartbeat h SET last_seen = clock_timestamp(), stored = h.stored + evidence_beat.stored,
+	UPDATE ledger.worker_heartbeat h SET last_seen = ledger.clock(), stored = h.stored + evidence_beat.stored,
 		expired = h.expired + evidence_beat.expired, trimmed = h.trimmed + evidence_beat.trimmed,
 		errors = h.errors + evidence_beat.errors, last_error = COALESCE(evidence_beat.error, h.last_error),
-		last_error_at = CASE WHEN evidence_beat.error IS NULL THEN h.last_error_at ELSE clock_timestamp() END
+		last_error_at = CASE WHEN evidence_beat.error IS NULL THEN h.last_error_at ELSE ledger.clock() END
 $$;
 REVOKE ALL ON FUNCTION ledger.evidence_beat(bigint, bigint, bigint, bigint, text) FROM PUBLIC;
 COMMENT ON FUNCTION ledger.evidence_beat(bigint, bigint, bigint, bigint, text) IS 'Internal, for the worker: notes that it is alive, and what it has done since it noted it last.';
@@ -277,7 +278,8 @@ CREATE FUNCTION ledger.worker_expire(max_count int) RETURNS bigint
 	SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-	IF NOT EXISTS (SELECT FROM ledger.reservation_rows r WHERE r.status = 'active' AND r.expires_at <= clock_timestamp()) THEN
+	IF NOT EXISTS (SELECT FROM ledger.reservation_rows r WHERE r.status = 'active' AND r.expires_at <= clock_timestamp())
+		OR ledger.takes_no_posting() THEN
 		RETURN 0;
 	END IF;
 	IF COALESCE((SELECT max(j.transaction_id) FROM ledger.journal j) > (SELECT s.last_value FROM ledger.transaction_id_seq s), false)
@@ -305,7 +307,7 @@ AS $$
 			WHERE d.status = 'resolved' AND d.in_progress_count = 0 AND d.id = ANY (ARRAY(
 				SELECT r.id FROM ledger.discrepancy_rows r
 				WHERE r.status = 'resolved' AND r.in_progress_count = 0
-					AND GREATEST(r.resolved_at, r.last_seen) < clock_timestamp() - evidence_trim.retention LIMIT evidence_trim.max_rows))
+					AND GREATEST(r.resolved_at, r.last_seen) < ledger.clock() - evidence_trim.retention LIMIT evidence_trim.max_rows))
 			RETURNING 1
 	)
 	SELECT count(*) FROM trimmed

@@ -9,7 +9,7 @@ CREATE TABLE ledger.legacy_mappings (
 	key_column text COLLATE "C" NOT NULL,
 	constants jsonb NOT NULL DEFAULT '{}',
 	capture text COLLATE "C" NOT NULL CHECK (capture IN ('record', 'post', 'refuse')),
-	attached_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+	attached_at timestamptz NOT NULL DEFAULT ledger.clock(),
 	attached_by text NOT NULL,
 	detached_at timestamptz
 ) USING heap;
@@ -34,7 +34,7 @@ CREATE TABLE ledger.legacy_log (
 	capture text COLLATE "C",
 	reason text,
 	changed_by text NOT NULL,
-	changed_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp()
+	changed_at timestamptz NOT NULL DEFAULT ledger.clock()
 ) USING heap;
 COMMENT ON TABLE ledger.legacy_log IS 'When which legacy table was attached, detached or captured otherwise, by whom and why.';
 
@@ -52,7 +52,7 @@ CREATE TABLE ledger.legacy_writes (
 	before jsonb,
 	after jsonb,
 	deltas jsonb NOT NULL,
-	at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+	at timestamptz NOT NULL DEFAULT ledger.clock(),
 	xact xid8 NOT NULL DEFAULT pg_catalog.pg_current_xact_id(),
 	transaction_id bigint,
 	note text,
@@ -88,8 +88,8 @@ CREATE TABLE ledger.discrepancy_rows (
 	legacy_value numeric,
 	error_code text COLLATE "C",
 	note text,
-	first_seen timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
-	last_seen timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+	first_seen timestamptz NOT NULL DEFAULT ledger.clock(),
+	last_seen timestamptz NOT NULL DEFAULT ledger.clock(),
 	count bigint NOT NULL DEFAULT 1,
 	none_count bigint NOT NULL DEFAULT 0 CHECK (none_count >= 0),
 	in_progress_count bigint NOT NULL DEFAULT 0 CHECK (in_progress_count >= 0),

@@ -58,6 +58,16 @@ INSERT INTO public.expected VALUES
 	('explain_discrepancy', 'user_id uuid', 'SETOF legacy_column text, difference numeric, cause text, transaction_id bigint, at timestamp with time zone, detail text', 'stable'),
 	('evidence_status', '', 'SETOF active boolean, size integer, used integer, recorded bigint, stored bigint, dropped bigint, worker_pid integer', 'volatile'),
 	('read_latency', 'since timestamp with time zone, OUT ledger_p95_ms double precision, OUT legacy_p95_ms double precision, OUT reads bigint', 'ledger_p95_ms double precision, legacy_p95_ms double precision, reads bigint', 'stable'),
+	('readiness', '', 'SETOF gate text, required text, observed text, passed boolean, since timestamp with time zone, hint text', 'stable'),
+	('cut_over', 'IN dry_run boolean DEFAULT false, IN force boolean DEFAULT false, IN reason text DEFAULT NULL::text', 'void', 'volatile'),
+	('roll_back', 'IN reason text, IN catch_up boolean DEFAULT true', 'void', 'volatile'),
+	('retire_legacy', 'IN reason text', 'void', 'volatile'),
+	('drop_legacy', 'legacy regclass, reason text', 'void', 'volatile'),
+	('migration_status', '', 'SETOF state text, since timestamp with time zone, shadow_mode boolean, strict_mode boolean, balance_source text, phase text, next_step text, undo text', 'stable'),
+	('resume', 'reason text', 'void', 'volatile'),
+	('is_copy', '', 'boolean', 'stable'),
+	('set_test_clock', 'shift interval, reason text', 'void', 'volatile'),
+	('clock', '', 'timestamp with time zone', 'volatile'),
 	('verify', '', 'SETOF check_name text, passed boolean, detail text', 'stable'),
 	-- access and guards
 	('grant_access', 'role name, level text', 'void', 'volatile'),
@@ -100,7 +110,7 @@ FROM public.expected e JOIN public.functions f USING (name);
 SELECT ok(NOT f.proisstrict, format('%s: is called with NULL', e.name))
 FROM public.expected e JOIN public.functions f USING (name);
 SELECT is(f.proparallel, CASE WHEN f.volatility = 'volatile' THEN 'u' ELSE f.proparallel END, format('%s: parallel unsafe', e.name))
-FROM public.expected e JOIN public.functions f USING (name) WHERE e.volatility = 'volatile';
+FROM public.expected e JOIN public.functions f USING (name) WHERE e.volatility = 'volatile' AND e.name <> 'clock';
 
 -- Of every function in the schema.
 SELECT is_empty($$SELECT f.oid::regprocedure FROM public.functions f

@@ -44,6 +44,12 @@ SELECT ledger.record_broker_account('{"id": "b1", "equity": "50", "cash": "20"}'
 SELECT ledger.record_broker_positions('b1', '[{"symbol": "AAPL", "qty": "1", "cost_basis": "18", "market_value": "30"}]');
 UPDATE public.balances SET buying_power = buying_power + 1 WHERE user_id = '$two';
 INSERT INTO ledger.evidence_losses (kind, at, last_at) VALUES ('crash', now(), now());
+INSERT INTO ledger.test_clock_log (set_by, reason) VALUES ('a test', 'a test');
+INSERT INTO ledger.cut_over_rehearsals (rehearsed_by, closed_gates, locked, lock_wait_ms, held_ms, predicted_stall_ms,
+	users_checked, users_different) VALUES ('a test', '{}', true, 0, 0, 0, 0, 0);
+INSERT INTO ledger.retirements (mapping_id, schema_name, old_name, new_name, retired_by, reason, last_transaction_id, restored_at)
+	VALUES (1, 'public', 'balances', 'balances_retired', 'a test', 'a test', 1, now());
+INSERT INTO ledger.roll_backs (started_by, from_state, reason, catch_up, finished_at) VALUES ('a test', 'cut_over', 'a test', true, now());
 INSERT INTO ledger.read_timings (slot, source, bucket, count) VALUES ('2026-01-01 00:00:00+00', 'ledger', 30, 7);
 SET ledger.inbox_on_error = 'continue';
 INSERT INTO ledger.inbox (type, amount, debit_type, credit_type) VALUES ('refused', 0, 'system_buffer_usdc', 'house_equity');
@@ -87,6 +93,17 @@ sub same
 		join("\n", grep { !$got{$_} } sort keys %expected), $name);
 }
 
+# The SQLSTATE that a statement fails with.
+sub code_of_psql
+{
+	my ($database, $sql) = @_;
+	my $db = connection($node, database => $database);
+	my $code = code_of($db, $sql);
+
+	$db->disconnect;
+	return $code;
+}
+
 # The restored ledger goes on where the dumped one stood.
 sub goes_on
 {
@@ -95,6 +112,11 @@ sub goes_on
 	my $money = 'SELECT user_id, buying_power, pending_deposits FROM public.balances ORDER BY user_id';
 	my $before = $node->safe_psql($database, $money);
 
+	# hazard 35: a copy posts nothing until it is told to
+	is($node->safe_psql($database, 'SELECT ledger.is_copy()'), 't', "$name: it is a copy");
+	is(code_of_psql($database, "SELECT ledger.credit_user_usdc('$one', 1, 'too soon')"), '55000', "$name: which posts nothing");
+	is($node->safe_psql($database, $money), $before, "$name: nor mirrors");
+	$node->safe_psql($database, q{SELECT ledger.resume('restored')});
 	is( $node->safe_psql($database, <<SQL), "t\nt\nt\n$order", "$name: what was posted is not posted again");
 SELECT ledger.credit_user_usdc('$one', 100.5, 'a deposit', '$deposit')
 	= ledger.find_transaction('credit_user_usdc:deposit:$deposit');

@@ -113,8 +113,12 @@ my $dump = $node->basedir . '/dump';
 $node->command_ok([ 'pg_dump', '-Fc', '-f', $dump, 'dumped' ], 'dumped');
 query('CREATE EXTENSION ledger; DROP EXTENSION ledger; DROP SCHEMA ledger', 'not there yet');
 $node->command_ok([ 'pg_restore', '-e', '-j', 2, '-d', 'not there yet', $dump ], 'restored while a worker is there');
+# hazard 35: it is a copy, in which the worker does nothing
+ok(comes_true(sprintf($status, 'running AND copy'), 'not there yet'), 'which sees that it is a copy');
+is(query("SELECT status FROM ledger.reservations", 'not there yet'), 'active', 'and releases nothing');
+query("SELECT ledger.resume('restored')", 'not there yet');
 ok(comes_true("SELECT status = 'expired' AND (SELECT bool_and(passed) FROM ledger.verify()) FROM ledger.reservations", 'not there yet'),
-	'which then releases the reservation');
+	'until it is told to go on: then it releases the reservation');
 ok(comes_true(sprintf($status, 'starts > 0 AND losses = 0'), 'not there yet'), 'and has lost nothing');
 
 # ---- the end of a server ---------------------------------------------------------------

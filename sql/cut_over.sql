@@ -1,0 +1,203 @@
+--
+-- From strict mode over the cut-over to the retired table, and back from
+-- wherever that is; and the emergency in which the old table alone counts.
+--
+\set ECHO none
+\getenv srcdir PG_ABS_SRCDIR
+\set database regress_ledger_cut_over
+\set setup :srcdir '/test/lib/shadow.sql'
+\i :setup
+SET client_min_messages = error;
+-- what differs each time is left out
+CREATE VIEW public.now AS SELECT state, shadow_mode, strict_mode, balance_source, phase FROM ledger.migration_status();
+CREATE VIEW public.backs AS SELECT id, from_state, reason, catch_up, users, failed, finished_at IS NOT NULL AS finished FROM ledger.roll_backs ORDER BY id;
+\set ECHO all
+\set VERBOSITY terse
+
+-- Before anything is attached there is nothing to go back to, and source legacy is no emergency.
+SELECT * FROM now;
+CALL ledger.roll_back('nothing');
+SELECT balance_source FROM ledger.configure(balance_source => 'legacy');
+SELECT ledger.credit_user_usdc(:dave, 1, 'no table is attached') > 0 AS posted;
+SELECT * FROM now;
+SELECT balance_source FROM ledger.configure(balance_source => 'ledger');
+SELECT passed FROM ledger.attach_legacy() WHERE check_name = 'attached';
+SELECT * FROM now;
+SELECT shadow_mode FROM ledger.configure(shadow_mode => true, balance_source => 'legacy', reason => 'week 1');
+SELECT * FROM now;
+SELECT count(ledger.credit_user_usdc(u, 10, 'opens')) FROM unnest(ARRAY[:alice, :bob, :carol, :dave]::uuid[]) u;
+SELECT ledger.repair(dry_run => false, reason => 'posted before the table was attached');
+SELECT balance_source FROM ledger.configure(balance_source => 'ledger', reason => 'week 2');
+SELECT * FROM now;
+SELECT strict_mode FROM ledger.configure(strict_mode => true, reason => 'week 3');
+SELECT state, next_step, undo FROM ledger.migration_status();
+
+-- What is wrong with a call.
+CALL ledger.cut_over(NULL);
+CALL ledger.cut_over(false, NULL);
+CALL ledger.cut_over(force => true);
+CALL ledger.cut_over();
+BEGIN;
+CALL ledger.cut_over(force => true, reason => 'in a transaction');
+ROLLBACK;
+CALL ledger.retire_legacy('too early');
+SELECT raises($$SELECT ledger.drop_legacy('public.balances', 'too early')$$);
+SELECT * FROM now;
+
+-- A rehearsal changes nothing; its figures are kept.
+SET client_min_messages = notice;
+CALL ledger.run_reconciliation();
+SET client_min_messages = error;
+CALL ledger.cut_over(dry_run => true);
+SELECT * FROM now;
+SELECT id, locked, users_different, blockers, predicted_stall_ms BETWEEN 0 AND 1000 AS short, closed_gates FROM ledger.cut_over_rehearsals;
+SELECT count(*) AS locks FROM pg_locks WHERE pid = pg_backend_pid() AND relation IN ('ledger.settings'::regclass, 'balances'::regclass) AND mode LIKE '%Exclusive%';
+
+-- The last check: who changed since the last run must agree, whatever is forced.
+UPDATE public.balances SET pending_deposits = pending_deposits + 1 WHERE user_id = :bob;
+\set VERBOSITY default
+CALL ledger.cut_over(force => true, reason => 'he differs');
+\set VERBOSITY terse
+SELECT * FROM now;
+CALL ledger.cut_over(dry_run => true);
+SELECT id, users_different FROM ledger.cut_over_rehearsals;
+SELECT count(*) FROM ledger.repair(:bob, dry_run => false, reason => 'not ours');
+
+-- The gates that were forced are in the log.
+CALL ledger.cut_over(force => true, reason => 'no time');
+SELECT * FROM now;
+SELECT phase, shadow_mode, strict_mode, balance_source, reason FROM ledger.settings_log ORDER BY id DESC LIMIT 1;
+CALL ledger.cut_over(force => true, reason => 'again');
+SELECT raises('SELECT ledger.configure(shadow_mode => true)');
+SELECT raises($$SELECT ledger.detach_legacy('public.balances')$$);
+SELECT * FROM ledger.attach_legacy('public.balances');
+
+-- The mirror goes on; outside writes are refused, whatever was configured.
+SELECT ledger.credit_user_usdc(:alice, 2, 'after the cut-over') > 0 AS posted;
+SELECT * FROM legacy;
+SELECT usdc_balance, fiat_exposure, source FROM ledger.get_user_balance(:alice);
+SELECT raises($$UPDATE public.balances SET buying_power = 0$$);
+SET ledger.capture = 'record';
+SELECT raises($$DELETE FROM public.balances$$);
+RESET ledger.capture;
+SELECT count(*) FROM ledger.reconcile();
+
+-- hazard 28: back after the cut-over, and nothing is lost; forward again.
+SELECT count(ledger.credit_user_usdc(u, 0.01, 'many')) FROM unnest(ARRAY[:alice, :bob, :carol, :dave]::uuid[]) u, generate_series(1, 2500);
+CALL ledger.roll_back('latency');
+SELECT * FROM now;
+SELECT * FROM ledger.reconcile();
+SELECT * FROM legacy;
+SELECT source FROM ledger.get_user_balance(:alice);
+UPDATE public.balances SET buying_power = buying_power + 1 WHERE user_id = :carol;
+SELECT * FROM written ORDER BY 1 DESC LIMIT 1;
+CALL ledger.roll_back('again');
+SELECT count(*) FROM ledger.repair(dry_run => false, reason => 'not ours');
+SELECT strict_mode, balance_source FROM ledger.configure(strict_mode => true, balance_source => 'ledger');
+CALL ledger.run_reconciliation();
+CALL ledger.cut_over(force => true, reason => 'forward again');
+SELECT * FROM now;
+
+-- Retirement: a week later, with a clean reconciliation since.
+CALL ledger.retire_legacy(NULL);
+\set VERBOSITY default
+CALL ledger.retire_legacy('too soon');
+SELECT ledger.set_test_clock('8 days', 'a week later');
+CALL ledger.retire_legacy('nobody looked');
+\set VERBOSITY terse
+CALL ledger.run_reconciliation();
+CALL ledger.retire_legacy('the old code is gone');
+SELECT * FROM now;
+SELECT old_name, regexp_replace(new_name, '\d+', 'today') AS new_name, reason, restored_at, dropped_at FROM ledger.retirements;
+SELECT to_regclass('public.balances') IS NULL AS gone, (SELECT count(*) FROM pg_class WHERE relname LIKE 'balances_retired_%' AND relkind = 'r') AS kept;
+SELECT ledger.credit_user_usdc(:alice, 7, 'nobody mirrors it') > 0 AS posted;
+SELECT ledger.debit_user_usdc(:bob, 4, 'nor this') > 0 AS posted;
+SELECT ledger.credit_user_usdc('00000000-0000-4000-8000-00000000000e', 9, 'new') > 0 AS posted;
+SELECT * FROM legacy;
+SELECT usdc_balance, source FROM ledger.get_user_balance(:alice);
+SELECT * FROM ledger.compare_balances(:alice);
+SELECT count(*) FROM ledger.reconcile();
+SET client_min_messages = warning;
+DO $$
+DECLARE
+	retired regclass := (SELECT legacy FROM ledger.legacy_mappings);
+BEGIN
+	BEGIN
+		EXECUTE format('UPDATE %s SET buying_power = 0', retired);
+	EXCEPTION WHEN OTHERS THEN
+		RAISE WARNING '%', SQLSTATE;
+	END;
+	PERFORM ledger.drop_legacy(retired, 'too soon');
+EXCEPTION WHEN OTHERS THEN
+	RAISE WARNING '% %', SQLSTATE, regexp_replace(SQLERRM, '\d{8}', 'today');
+END
+$$;
+SET client_min_messages = error;
+
+-- Back from there: the table has its name, and its rows are caught up with.
+CALL ledger.roll_back('a partner still reads the table');
+SELECT * FROM now;
+SELECT * FROM legacy;
+SELECT * FROM ledger.reconcile();
+SELECT * FROM backs;
+SELECT right(user_id::text, 1) AS who, legacy_column, direction, before, after, reason FROM ledger.repair_log WHERE reason LIKE 'a partner%' ORDER BY id;
+
+-- Without catching up the differences stay, and are recorded.
+SELECT strict_mode, balance_source FROM ledger.configure(strict_mode => true, balance_source => 'ledger');
+CALL ledger.cut_over(force => true, reason => 'once more');
+SELECT ledger.set_test_clock('17 days', 'a week later');
+CALL ledger.run_reconciliation();
+CALL ledger.retire_legacy('once more');
+SELECT ledger.credit_user_usdc(:alice, 3, 'not mirrored') > 0 AS posted;
+CALL ledger.roll_back('at once', catch_up => false);
+SELECT * FROM now;
+SELECT right(user_id::text, 1) AS who, legacy_column, difference, status FROM ledger.reconcile();
+SELECT right(user_id::text, 1) AS who, legacy_column, cause, status FROM ledger.discrepancies WHERE status = 'open';
+SELECT count(*) FROM ledger.repair(dry_run => false, reason => 'later');
+
+-- Legacy only: no posting, reads from the rows, writes of the old code recorded.
+SELECT shadow_mode, balance_source FROM ledger.configure(shadow_mode => false, reason => 'the ledger is on fire');
+SELECT * FROM now;
+SELECT raises($$SELECT ledger.credit_user_usdc('00000000-0000-4000-8000-00000000000a', 1, 'refused')$$);
+SELECT raises($$SELECT ledger.fund_broker(1)$$);
+SELECT raises($$INSERT INTO ledger.inbox (type, amount, debit_type, credit_type) VALUES ('x', 1, 'system_buffer_usdc', 'house_equity')$$);
+UPDATE public.balances SET pending_deposits = pending_deposits - 5, buying_power = buying_power + 5 WHERE user_id = :alice;
+INSERT INTO public.balances (user_id, pending_deposits) VALUES ('00000000-0000-4000-8000-00000000000f', 77);
+SELECT usdc_balance, fiat_exposure, source FROM ledger.get_user_balance(:alice);
+SELECT usdc_balance, source FROM ledger.get_user_balance('00000000-0000-4000-8000-00000000000f');
+SELECT count(*) FROM ledger.reconcile();
+CALL ledger.roll_back('the fire is out');
+SELECT * FROM now;
+SELECT * FROM ledger.reconcile();
+SELECT usdc_balance, fiat_exposure, source FROM ledger.get_user_balance(:alice);
+SELECT account_type, currency, balance FROM ledger.account_balances WHERE account_type = 'legacy_suspense' AND balance <> 0 ORDER BY currency;
+SELECT * FROM backs;
+
+-- A table that is retired for ninety days may go.
+SELECT strict_mode, balance_source FROM ledger.configure(strict_mode => true, balance_source => 'ledger');
+CALL ledger.run_reconciliation();
+CALL ledger.cut_over(force => true, reason => 'for good');
+SELECT ledger.set_test_clock('30 days', 'later');
+CALL ledger.run_reconciliation();
+CALL ledger.retire_legacy('for good');
+SELECT ledger.set_test_clock('121 days', 'ninety days later');
+CREATE ROLE regress_ledger_admin;
+SELECT ledger.grant_access('regress_ledger_admin', 'admin');
+SELECT legacy::text AS retired FROM ledger.legacy_mappings \gset
+DROP VIEW public.legacy;
+SET ROLE regress_ledger_admin;
+SET client_min_messages = warning;
+DO $$ BEGIN PERFORM ledger.drop_legacy((SELECT legacy FROM ledger.legacy_mappings), 'not hers'); EXCEPTION WHEN OTHERS THEN RAISE WARNING '%', SQLSTATE; END $$;
+RESET ROLE;
+SELECT ledger.revoke_access('regress_ledger_admin');
+DROP ROLE regress_ledger_admin;
+SELECT ledger.drop_legacy(:'retired', 'nobody misses it');
+SELECT to_regclass(:'retired') IS NULL AS dropped, dropped_at IS NOT NULL AS noted FROM ledger.retirements ORDER BY id DESC LIMIT 1;
+SELECT * FROM now;
+CALL ledger.roll_back('there is no way back');
+SELECT ledger.credit_user_usdc(:alice, 1, 'the ledger goes on') > 0 AS posted;
+SELECT * FROM public.ledger_oracle();
+SELECT check_name, detail FROM ledger.verify() WHERE NOT passed;
+\c contrib_regression
+\set ECHO none
+DROP DATABASE :database;
