@@ -403,6 +403,32 @@ ledger_accounts_of_user(Store *accounts, const pg_uuid_t *user_id, Snapshot snap
 	return n;
 }
 
+StoreScan *
+ledger_accounts_of_users_from(Store *accounts, const pg_uuid_t *first, Snapshot snapshot)
+{
+	StoreKey	key = {F_UUID_GE, UUIDPGetDatum(first), false, BTGreaterEqualStrategyNumber};
+
+	return ledger_store_scan(accounts, "accounts_identity", snapshot, &key, 1);
+}
+
+/* The next account, read into *account; false at the end. */
+bool
+ledger_account_next(StoreScan *scan, LedgerAccount *account)
+{
+	Datum		values[ACCOUNT_COLUMNS];
+	bool		isnull[ACCOUNT_COLUMNS];
+	ItemPointerData tid;
+
+	/* no user sorts last */
+	if (!ledger_store_next(scan, ForwardScanDirection, values, isnull, &tid) ||
+		isnull[ACCOUNT_USER])
+		return false;
+	memset(account, 0, sizeof(*account));
+	read_row(account, values, isnull);
+	account->tid = tid;
+	return true;
+}
+
 /*
  * Inserts the account's row with totals of zero and gives it an id; false, and
  * no id, if somebody's committed row is in the way, which the caller then finds.
@@ -426,6 +452,25 @@ ledger_account_insert(Store *accounts, LedgerAccount *account)
 		return true;
 	account->id = 0;
 	return false;
+}
+
+StoreBulk *
+ledger_accounts_bulk_begin(Store *accounts)
+{
+	StoreBulk  *bulk = ledger_store_bulk_begin(accounts);
+
+	ledger_store_bulk_leave_room(bulk, ROOM_PERCENT);
+	return bulk;
+}
+
+void
+ledger_account_bulk_add(StoreBulk *bulk, const LedgerAccount *account)
+{
+	Datum		values[ACCOUNT_COLUMNS];
+	bool		isnull[ACCOUNT_COLUMNS];
+
+	write_row(account, values, isnull);
+	ledger_store_bulk_add(bulk, values, isnull);
 }
 
 TM_Result

@@ -60,6 +60,12 @@ extern void ledger_accounts_find(Store *accounts, LedgerAccount **list, int n, b
 								 Snapshot snapshot, bool *found);
 extern bool ledger_account_find_by_id(Store *accounts, LedgerAccount *account, Snapshot snapshot);
 extern bool ledger_account_insert(Store *accounts, LedgerAccount *account);
+/*
+ * New rows, complete with id and totals, many at once: see
+ * ledger_store_bulk_begin(). Somebody's row in the way raises 23505.
+ */
+extern StoreBulk *ledger_accounts_bulk_begin(Store *accounts);
+extern void ledger_account_bulk_add(StoreBulk *bulk, const LedgerAccount *account);
 extern TM_Result ledger_account_update(Store *accounts, LedgerAccount *account, Snapshot snapshot);
 extern TM_Result ledger_account_lock(Store *accounts, LedgerAccount *account, Snapshot snapshot,
 									 bool follow);
@@ -70,5 +76,13 @@ extern TM_Result ledger_account_lock(Store *accounts, LedgerAccount *account, Sn
  */
 extern int	ledger_accounts_of_user(Store *accounts, const pg_uuid_t *user_id,
 									Snapshot snapshot, LedgerAccount **list);
+
+/*
+ * Users' accounts in the order of the users, from that user on; the house's are
+ * not among them. ledger_store_end() ends the scan.
+ */
+extern StoreScan *ledger_accounts_of_users_from(Store *accounts, const pg_uuid_t *first,
+												Snapshot snapshot);
+extern bool ledger_account_next(StoreScan *scan, LedgerAccount *account);
 
 #endif							/* LEDGER_ACCOUNT_H */

@@ -125,6 +125,35 @@ extern void ledger_legacy_set(LegacyTable *table, const pg_uuid_t *user_id,
 extern void ledger_legacy_insert(LegacyTable *table, const pg_uuid_t *user_id,
 								 const Numeric *values, LegacyRow *row);
 
+/* A user's row as one of a chunk; not locked: somebody holds it. */
+typedef struct LegacyChunkRow
+{
+	pg_uuid_t	user_id;
+	bool		locked;
+	LegacyRow	row;			/* the newest version, if locked */
+} LegacyChunkRow;
+
+typedef struct LegacyChunk
+{
+	LegacyChunkRow *rows;		/* as many as were asked for */
+	int			nrows;
+	pg_uuid_t	last;			/* the key to go on after */
+	bool		at_end;			/* there are no more */
+} LegacyChunk;
+
+/*
+ * The next rows in the order of the keys, up to one key, each locked unless
+ * somebody holds it: waits for nobody's row. after NULL: from the first.
+ */
+extern void ledger_legacy_lock_chunk(LegacyTable *table, const pg_uuid_t *after,
+									 const pg_uuid_t *until, int max, LegacyChunk *chunk);
+
+/* The highest key; false: no rows. */
+extern bool ledger_legacy_last_key(LegacyTable *table, pg_uuid_t *key);
+
+/* A user's row as JSON text, as it stands in the table; NULL: none. */
+extern char *ledger_legacy_row_json(LegacyTable *table, const pg_uuid_t *user_id);
+
 /*
  * The rows of the keys from the one to the other, both included, in the order
  * of the keys, under the active snapshot.
@@ -144,6 +173,22 @@ extern void ledger_legacy_end(LegacyScan *scan);
  */
 extern int64 ledger_opening_open(LegacyTable *table, const pg_uuid_t *user_id,
 								 const LedgerAccount *accounts, int naccounts);
+
+/*
+ * The same as a request that is not posted, from a row that has been read;
+ * NULL and the problem if the ledger cannot hold what it says. Postings are
+ * the user's accounts' against opening_balance.
+ */
+typedef struct OpeningProblem
+{
+	const char *reason;			/* one word */
+	const char *detail;			/* a sentence */
+} OpeningProblem;
+
+extern PostingRequest *ledger_opening_request(LegacyTable *table, const pg_uuid_t *user_id,
+											  const LegacyRow *row,
+											  const LedgerAccount *accounts, int naccounts,
+											  OpeningProblem *problem);
 
 /* The accounts that it would post to, added to another request's. */
 extern void ledger_opening_accounts(LegacyTable *table, const pg_uuid_t *user_id,

@@ -29,6 +29,7 @@
 #include "catalog/pg_index.h"
 #include "catalog/pg_trigger.h"
 #include "catalog/pg_type.h"
+#include "miscadmin.h"
 #include "commands/trigger.h"
 #include "rewrite/prs2lock.h"
 #include "storage/lmgr.h"
@@ -459,6 +460,69 @@ ledger_plain_fetch(LegacyTable *table, const pg_uuid_t *user_id, LegacyRow *row)
 		read_values(table, values, isnull, row);
 	else
 		memset(row, 0, sizeof(*row));
+	ledger_store_close(store);
+	return true;
+}
+
+/* The next row of the index as one of the chunk; false: it is gone. */
+static bool
+lock_chunk_row(Store *store, const LegacyTable *table, ItemPointer tid,
+			   Datum *values, bool *isnull, LegacyChunkRow *row)
+{
+	TM_Result	result = ledger_store_try_lock(store, tid, GetActiveSnapshot(), values, isnull);
+
+	if (result == TM_Deleted)
+		return false;
+	row->locked = false;
+	if (result == TM_WouldBlock)
+		return true;
+	/* its key has changed: whose row it is now, is looked at later */
+	if (!is_of_user(values, isnull, &row->user_id))
+	{
+		if (isnull[KEY_COLUMN])
+			return false;
+		row->user_id = *DatumGetUUIDP(values[KEY_COLUMN]);
+		return true;
+	}
+	row->locked = true;
+	read_values(table, values, isnull, &row->row);
+	return true;
+}
+
+bool
+ledger_plain_lock_chunk(LegacyTable *table, const pg_uuid_t *after, const pg_uuid_t *until,
+						int max, LegacyChunk *chunk)
+{
+	PlainTable *plain;
+	Store	   *store = open_plain(table, RowExclusiveLock, &plain);
+	StoreKey	key = {F_UUID_GT, UUIDPGetDatum(after), false, BTGreaterStrategyNumber};
+	StoreScan  *scan;
+	Datum		values[STORE_MAX_COLUMNS];
+	bool		isnull[STORE_MAX_COLUMNS];
+	ItemPointerData tid;
+	int			seen;
+
+	if (store == NULL)
+		return false;
+	scan = ledger_store_scan(store, plain->index, GetActiveSnapshot(), &key, after ? 1 : 0);
+	chunk->at_end = true;
+	for (seen = 0; ledger_store_next(scan, ForwardScanDirection, values, isnull, &tid); seen++)
+	{
+		LegacyChunkRow *row = &chunk->rows[chunk->nrows];
+
+		CHECK_FOR_INTERRUPTS();
+		if (isnull[KEY_COLUMN] || seen == max)
+		{
+			chunk->at_end = isnull[KEY_COLUMN];
+			break;
+		}
+		row->user_id = *DatumGetUUIDP(values[KEY_COLUMN]);
+		if (memcmp(&row->user_id, until, UUID_LEN) > 0)
+			break;
+		chunk->last = row->user_id;
+		chunk->nrows += lock_chunk_row(store, table, &tid, values, isnull, row);
+	}
+	ledger_store_end(scan);
 	ledger_store_close(store);
 	return true;
 }

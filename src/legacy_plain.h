@@ -16,6 +16,8 @@ extern void ledger_plain_init(void);
  */
 extern bool ledger_plain_lock_row(LegacyTable *table, const pg_uuid_t *user_id,
 								  Snapshot snapshot, bool *found, bool *moved);
+extern bool ledger_plain_lock_chunk(LegacyTable *table, const pg_uuid_t *after,
+									const pg_uuid_t *until, int max, LegacyChunk *chunk);
 extern bool ledger_plain_fetch(LegacyTable *table, const pg_uuid_t *user_id, LegacyRow *row);
 extern bool ledger_plain_add(LegacyTable *table, const pg_uuid_t *user_id,
 							 const Numeric *deltas, LegacyRow *row);

@@ -27,6 +27,7 @@
 #include "miscadmin.h"
 #include "storage/lmgr.h"
 #include "utils/builtins.h"
+#include "utils/datum.h"
 #include "utils/fmgroids.h"
 #include "utils/hsearch.h"
 #include "utils/lsyscache.h"
@@ -572,4 +573,145 @@ ledger_legacy_end(LegacyScan *scan)
 	SPI_cursor_close(scan->portal);
 	MemoryContextDelete(scan->batch);
 	pfree(scan);
+}
+
+/* ---- chunks ------------------------------------------------------------------------ */
+
+/* The same as SQL: who is there, then who of them can be locked at once. */
+static void
+lock_chunk_by_sql(LegacyTable *table, const pg_uuid_t *after, const pg_uuid_t *until, int max,
+				  LegacyChunk *chunk)
+{
+	const char *key = quote_identifier(table->key_column);
+	MemoryContext context = CurrentMemoryContext;
+	Oid			types[] = {UUIDOID, UUIDOID};
+	Datum		values[] = {UUIDPGetDatum(after), UUIDPGetDatum(until)};
+	StringInfoData sql;
+	SPITupleTable *rows;
+	bool		isnull;
+	int			n = 0;
+
+	initStringInfo(&sql);
+	appendStringInfo(&sql, "SELECT t.%s FROM ONLY %s AS t WHERE %s t.%s OPERATOR(pg_catalog.<=) $2"
+					 " ORDER BY 1 LIMIT %d", key, table->name,
+					 after ? psprintf("t.%s OPERATOR(pg_catalog.>) $1 AND", key) :
+					 "$1 IS NULL AND", key, max);
+	if (SPI_execute_with_args(sql.data, 2, types, values, after ? "  " : "n ", false, 0) != SPI_OK_SELECT)
+		elog(ERROR, "could not read the keys of %s", table->name);
+	check_type(table, SPI_tuptable->tupdesc, 0, table->key_column, UUIDOID);
+	chunk->nrows = SPI_processed;
+	chunk->at_end = chunk->nrows < max;
+	for (int i = 0; i < chunk->nrows; i++)
+	{
+		chunk->rows[i].user_id = *DatumGetUUIDP(SPI_getbinval(SPI_tuptable->vals[i],
+															  SPI_tuptable->tupdesc, 1, &isnull));
+		chunk->rows[i].locked = false;
+	}
+	if (chunk->nrows == 0)
+		return;
+	chunk->last = chunk->rows[chunk->nrows - 1].user_id;
+	values[0] = UUIDPGetDatum(&chunk->rows[0].user_id);
+	values[1] = UUIDPGetDatum(&chunk->last);
+	resetStringInfo(&sql);
+	appendStringInfoString(&sql, "SELECT ");
+	append_row(&sql, table);
+	appendStringInfo(&sql, ", t.%s FROM ONLY %s AS t WHERE t.%s OPERATOR(pg_catalog.>=) $1"
+					 " AND t.%s OPERATOR(pg_catalog.<=) $2 ORDER BY t.%s"
+					 " FOR NO KEY UPDATE SKIP LOCKED", key, table->name, key, key, key);
+	if (SPI_execute_with_args(sql.data, 2, types, values, NULL, false, 0) != SPI_OK_SELECT)
+		elog(ERROR, "could not lock rows of %s", table->name);
+	rows = SPI_tuptable;
+	for (int i = 0; i < SPI_processed; i++)
+	{
+		const pg_uuid_t *user_id = DatumGetUUIDP(SPI_getbinval(rows->vals[i], rows->tupdesc,
+															   table->ncolumns + 2, &isnull));
+
+		/* a row that has come in between is not one of the chunk */
+		while (n < chunk->nrows && memcmp(&chunk->rows[n].user_id, user_id, UUID_LEN) < 0)
+			n++;
+		if (n == chunk->nrows || memcmp(&chunk->rows[n].user_id, user_id, UUID_LEN) != 0)
+			continue;
+		chunk->rows[n].locked = true;
+		read_row(table, rows->vals[i], rows->tupdesc, &chunk->rows[n].row, context);
+	}
+}
+
+void
+ledger_legacy_lock_chunk(LegacyTable *table, const pg_uuid_t *after, const pg_uuid_t *until,
+						 int max, LegacyChunk *chunk)
+{
+	MemoryContext context = CurrentMemoryContext;
+	Oid			user;
+	int			security;
+
+	ledger_legacy_check_table(table);
+	chunk->rows = palloc0(sizeof(LegacyChunkRow) * max);
+	chunk->nrows = 0;
+	if (ledger_plain_lock_chunk(table, after, until, max, chunk))
+		return;
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "SPI_connect failed");
+	MemoryContextSwitchTo(context);
+	become_owner(table, &user, &security);
+	lock_chunk_by_sql(table, after, until, max, chunk);
+	SetUserIdAndSecContext(user, security);
+	SPI_finish();
+}
+
+/* One value of a query with the table as %s and the key's column as the second. */
+static Datum
+one_value(LegacyTable *table, const char *sql, const pg_uuid_t *user_id, Oid type, bool *isnull)
+{
+	MemoryContext context = CurrentMemoryContext;
+	Oid			types[] = {UUIDOID};
+	Datum		values[] = {UUIDPGetDatum(user_id)};
+	Datum		result = (Datum) 0;
+	Oid			user;
+	int			security;
+
+	ledger_legacy_check_table(table);
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "SPI_connect failed");
+	become_owner(table, &user, &security);
+	if (SPI_execute_with_args(sql, 1, types, values, user_id ? NULL : "n", true, 1) != SPI_OK_SELECT)
+		elog(ERROR, "could not read %s", table->name);
+	SetUserIdAndSecContext(user, security);
+	*isnull = SPI_processed == 0;
+	if (SPI_processed > 0)
+	{
+		check_type(table, SPI_tuptable->tupdesc, 0, table->key_column, type);
+		result = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, isnull);
+		MemoryContextSwitchTo(context);
+		if (!*isnull)
+			result = datumCopy(result, false, type == UUIDOID ? UUID_LEN : -1);
+	}
+	SPI_finish();
+	return result;
+}
+
+bool
+ledger_legacy_last_key(LegacyTable *table, pg_uuid_t *key)
+{
+	const char *name = quote_identifier(table->key_column);
+	bool		isnull;
+	Datum		value = one_value(table, psprintf("SELECT t.%s FROM ONLY %s AS t WHERE t.%s IS NOT NULL"
+												  " AND $1 IS NULL ORDER BY t.%s DESC LIMIT 1",
+												  name, table->name, name, name),
+								  NULL, UUIDOID, &isnull);
+
+	if (!isnull)
+		*key = *DatumGetUUIDP(value);
+	return !isnull;
+}
+
+char *
+ledger_legacy_row_json(LegacyTable *table, const pg_uuid_t *user_id)
+{
+	bool		isnull;
+	Datum		value = one_value(table, psprintf("SELECT pg_catalog.row_to_json(t)::pg_catalog.text FROM ONLY %s AS t"
+												  " WHERE t.%s OPERATOR(pg_catalog.=) $1",
+												  table->name, quote_identifier(table->key_column)),
+								  user_id, TEXTOID, &isnull);
+
+	return isnull ? NULL : TextDatumGetCString(value);
 }

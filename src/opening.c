@@ -21,41 +21,41 @@
 #include "legacy.h"
 #include "mirror.h"
 
-static void
-cannot_open(const LegacyTable *table, const pg_uuid_t *user_id, const char *detail)
+/* Notes why; false, for its callers to return. */
+static bool
+cannot_open(OpeningProblem *problem, const char *reason, const char *detail)
 {
-	ereport(ERROR,
-			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-			 errmsg("user %s cannot be opened from his row in %s",
-					DatumGetCString(DirectFunctionCall1(uuid_out, UUIDPGetDatum(user_id))),
-					table->name),
-			 errdetail_internal("%s", detail),
-			 errhint("Correct the legacy row; legacy_preflight() counts such rows.")));
+	problem->reason = reason;
+	problem->detail = detail;
+	return false;
 }
 
-/* Why the ledger cannot hold a value of a legacy row; NULL: it can. */
-static const char *
-why_not(const LegacyColumn *column, Numeric value)
+/* Whether the ledger can hold a value of a legacy row. */
+static bool
+can_hold(const LegacyColumn *column, Numeric value, OpeningProblem *problem)
 {
 	const LedgerCurrency *currency = ledger_account_type(column->types[0])->currency;
-	Numeric		whole;
 	const char *shown;
 
 	if (numeric_is_nan(value) || numeric_is_inf(value))
-		return psprintf("Column %s is not a finite number.", column->name);
+		return cannot_open(problem, "not_finite",
+						   psprintf("Column %s is not a finite number.", column->name));
+	if (ledger_amount_sign(value) == 0)
+		return true;
+	if (ledger_amount_refuse(value, currency->code, currency->scale) == NULL)
+		return true;
 	shown = ledger_may_show_amounts() ? psprintf(" (%s)", ledger_amount_out(
 					ledger_amount_normalise(value, currency->display_digits))) : "";
 	if (ledger_amount_sign(value) < 0)
-		return psprintf("Column %s is below zero%s.", column->name, shown);
+		return cannot_open(problem, "negative",
+						   psprintf("Column %s is below zero%s.", column->name, shown));
 	if (DatumGetInt32(DirectFunctionCall1(numeric_min_scale, NumericGetDatum(value))) > currency->scale)
-		return psprintf("Column %s%s has more than %d digits after the point.",
-						column->name, shown, currency->scale);
-	whole = DatumGetNumeric(DirectFunctionCall2(numeric_trunc, NumericGetDatum(value),
-												Int32GetDatum(0)));
-	if (strlen(ledger_amount_out(whole)) > LEDGER_AMOUNT_DIGITS)
-		return psprintf("Column %s%s has more than %d digits before the point.",
-						column->name, shown, LEDGER_AMOUNT_DIGITS);
-	return NULL;
+		return cannot_open(problem, "digits",
+						   psprintf("Column %s%s has more than %d digits after the point.",
+									column->name, shown, currency->scale));
+	return cannot_open(problem, "digits",
+					   psprintf("Column %s%s has more than %d digits before the point.",
+								column->name, shown, LEDGER_AMOUNT_DIGITS));
 }
 
 /* {"legacy": table, "row": {column: value, ...}} */
@@ -80,35 +80,32 @@ opening_metadata(const LegacyTable *table, const Numeric *values)
 }
 
 /* The row as it was before this transaction wrote to it past the ledger. */
-static void
-values_to_open(LegacyTable *table, const pg_uuid_t *user_id, Numeric *values)
+static bool
+values_to_open(LegacyTable *table, const pg_uuid_t *user_id, const LegacyRow *row,
+			   Numeric *values, OpeningProblem *problem)
 {
-	LegacyRow	row;
 	Numeric		own[LEDGER_MAX_LEGACY_COLUMNS];
-	bool		has_own;
+	bool		has_own = ledger_capture_own_writes(table, user_id, own);
 
-	ledger_legacy_fetch(table, user_id, &row);
-	has_own = ledger_capture_own_writes(table, user_id, own);
-	if (row.foreign_constant)
-		cannot_open(table, user_id, "The row is in another currency than the mapping's.");
+	if (row->foreign_constant)
+		return cannot_open(problem, "currency",
+						   "The row is in another currency than the mapping's.");
 	for (int i = 0; i < table->ncolumns; i++)
 	{
-		const char *detail;
-
-		values[i] = row.values[i] ? row.values[i] : ledger_amount_zero();
+		values[i] = row->values[i] ? row->values[i] : ledger_amount_zero();
 		if (has_own && own[i])
 			values[i] = ledger_amount_sub(values[i], own[i]);
-		detail = why_not(&table->columns[i], values[i]);
-		if (detail)
-			cannot_open(table, user_id, detail);
+		if (!can_hold(&table->columns[i], values[i], problem))
+			return false;
 	}
+	return true;
 }
 
 /* One posting for a column whose row and ledger differ. */
-static void
-open_column(PostingRequest *request, LegacyTable *table, const LegacyColumn *column,
-			const pg_uuid_t *user_id, Numeric value,
-			const LedgerAccount *accounts, int naccounts)
+static bool
+open_column(PostingRequest *request, const LegacyColumn *column, const pg_uuid_t *user_id,
+			Numeric value, const LedgerAccount *accounts, int naccounts,
+			OpeningProblem *problem)
 {
 	const LedgerCurrency *currency = ledger_account_type(column->types[0])->currency;
 	Numeric		held = ledger_legacy_ledger_value(column, accounts, naccounts);
@@ -118,11 +115,11 @@ open_column(PostingRequest *request, LegacyTable *table, const LegacyColumn *col
 	int			house;
 
 	if (sign == 0)
-		return;
+		return true;
 	if (strcmp(column->types[0], LEDGER_PENDING_INVESTMENT) == 0)
-		cannot_open(table, user_id,
-					psprintf("Column %s holds money reserved for orders, of which the ledger has no reservations.",
-							 column->name));
+		return cannot_open(problem, "reserved",
+						   psprintf("Column %s holds money reserved for orders, of which the ledger has no reservations.",
+									column->name));
 	missing = ledger_amount_normalise(missing, currency->display_digits);
 	user = ledger_posting_account(request, column->types[0], user_id, NULL);
 	house = ledger_posting_account(request, LEDGER_OPENING_BALANCE, NULL, currency->code);
@@ -138,22 +135,24 @@ open_column(PostingRequest *request, LegacyTable *table, const LegacyColumn *col
 				first = ledger_account_balance(&accounts[i]);
 		}
 		if (ledger_amount_sign(ledger_amount_add(first, missing)) < 0)
-			cannot_open(table, user_id,
-						psprintf("Column %s holds less than what the ledger holds beside account type %s.",
-								 column->name, column->types[0]));
+			return cannot_open(problem, "below_ledger",
+							   psprintf("Column %s holds less than what the ledger holds beside account type %s.",
+										column->name, column->types[0]));
 		ledger_posting_line(request, user, house, ledger_amount_negate(missing));
 	}
+	return true;
 }
 
-static PostingRequest *
-opening_request(LegacyTable *table, const pg_uuid_t *user_id,
-				const LedgerAccount *accounts, int naccounts)
+PostingRequest *
+ledger_opening_request(LegacyTable *table, const pg_uuid_t *user_id, const LegacyRow *row,
+					   const LedgerAccount *accounts, int naccounts, OpeningProblem *problem)
 {
 	PostingRequest *request = ledger_posting_new("opening", "opening");
 	Numeric		values[LEDGER_MAX_LEGACY_COLUMNS];
 	int			marked;
 
-	values_to_open(table, user_id, values);
+	if (!values_to_open(table, user_id, row, values, problem))
+		return NULL;
 	request->has_user = true;
 	request->user_id = *user_id;
 	request->is_opening = true;
@@ -165,7 +164,33 @@ opening_request(LegacyTable *table, const pg_uuid_t *user_id,
 	marked = ledger_posting_account(request, table->columns[0].types[0], user_id, NULL);
 	request->accounts[marked].mark_opened = table->bit;
 	for (int i = 0; i < table->ncolumns; i++)
-		open_column(request, table, &table->columns[i], user_id, values[i], accounts, naccounts);
+	{
+		if (!open_column(request, &table->columns[i], user_id, values[i], accounts, naccounts,
+						 problem))
+			return NULL;
+	}
+	return request;
+}
+
+/* The opening from the row as it is now; raises what is in its way. */
+static PostingRequest *
+request_from_table(LegacyTable *table, const pg_uuid_t *user_id,
+				   const LedgerAccount *accounts, int naccounts)
+{
+	OpeningProblem problem = {NULL, NULL};
+	LegacyRow	row;
+	PostingRequest *request;
+
+	ledger_legacy_fetch(table, user_id, &row);
+	request = ledger_opening_request(table, user_id, &row, accounts, naccounts, &problem);
+	if (request == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("user %s cannot be opened from his row in %s",
+						DatumGetCString(DirectFunctionCall1(uuid_out, UUIDPGetDatum(user_id))),
+						table->name),
+				 errdetail_internal("%s", problem.detail),
+				 errhint("Correct the legacy row; legacy_preflight() counts such rows.")));
 	return request;
 }
 
@@ -173,14 +198,14 @@ int64
 ledger_opening_open(LegacyTable *table, const pg_uuid_t *user_id,
 					const LedgerAccount *accounts, int naccounts)
 {
-	return ledger_post(opening_request(table, user_id, accounts, naccounts));
+	return ledger_post(request_from_table(table, user_id, accounts, naccounts));
 }
 
 void
 ledger_opening_accounts(LegacyTable *table, const pg_uuid_t *user_id,
 						const LedgerAccount *accounts, int naccounts, PostingRequest *into)
 {
-	PostingRequest *request = opening_request(table, user_id, accounts, naccounts);
+	PostingRequest *request = request_from_table(table, user_id, accounts, naccounts);
 
 	for (int i = 0; i < request->naccounts; i++)
 	{

@@ -635,6 +635,28 @@ ledger_store_lock(Store *store, ItemPointer tid, Snapshot snapshot, bool follow,
 	return result;
 }
 
+/*
+ * The same, newest version and all, but without waiting: TM_WouldBlock says
+ * that somebody holds it.
+ */
+TM_Result
+ledger_store_try_lock(Store *store, ItemPointer tid, Snapshot snapshot,
+					  Datum *values, bool *isnull)
+{
+	TM_FailureData failure;
+	uint8		flags = IsolationUsesXactSnapshot() ? 0 : TUPLE_LOCK_FLAG_FIND_LAST_VERSION;
+	TM_Result	result;
+
+	result = table_tuple_lock(store->relation, tid, snapshot, store->read_slot,
+							  GetCurrentCommandId(false), LockTupleNoKeyExclusive,
+							  LockWaitSkip, flags, &failure);
+	if (result != TM_WouldBlock)
+		check_result(store, result);
+	if (result == TM_Ok)
+		read_slot(store, store->read_slot, values, isnull, tid);
+	return result;
+}
+
 TM_Result
 ledger_store_delete(Store *store, ItemPointer tid)
 {
@@ -686,9 +708,10 @@ ledger_store_extend(Store *store)
 /*
  * What fillfactor would do, but for one thing: PostgreSQL takes a page that is
  * fuller than it for one to be pruned. A page that inserts have filled just so
- * far would be pruned at every visit after an update.
+ * far would be pruned at every visit after an update. Returns how many bytes are
+ * free on the page that comes next.
  */
-void
+Size
 ledger_store_leave_room(Store *store, int percent)
 {
 	BlockNumber block = RelationGetTargetBlock(store->relation);
@@ -706,9 +729,10 @@ ledger_store_leave_room(Store *store, int percent)
 		UnlockReleaseBuffer(buffer);
 		RelationSetTargetBlock(store->relation, block);
 		if (room >= (Size) BLCKSZ * percent / 100)
-			return;
+			return room;
 	}
 	ledger_store_extend(store);
+	return BLCKSZ - SizeOfPageHeaderData;
 }
 
 bool

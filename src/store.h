@@ -76,6 +76,8 @@ extern void ledger_store_insert(Store *store, Datum *values, bool *isnull);
 typedef struct StoreBulk StoreBulk;
 
 extern StoreBulk *ledger_store_bulk_begin(Store *store);
+/* Of each page so many percent are left free, see ledger_store_leave_room(). */
+extern void ledger_store_bulk_leave_room(StoreBulk *bulk, int percent);
 extern void ledger_store_bulk_add(StoreBulk *bulk, Datum *values, bool *isnull);
 extern void ledger_store_bulk_end(StoreBulk *bulk);
 extern int	ledger_store_bulk_failed(const StoreBulk *bulk);
@@ -92,6 +94,10 @@ extern TM_Result ledger_store_update(Store *store, ItemPointer tid, Snapshot sna
 extern TM_Result ledger_store_lock(Store *store, ItemPointer tid, Snapshot snapshot,
 								   bool follow, Datum *values, bool *isnull);
 
+/* The newest version, unless somebody holds it: TM_WouldBlock. */
+extern TM_Result ledger_store_try_lock(Store *store, ItemPointer tid, Snapshot snapshot,
+									   Datum *values, bool *isnull);
+
 extern TM_Result ledger_store_delete(Store *store, ItemPointer tid);
 
 /*
@@ -104,7 +110,7 @@ extern void ledger_store_prune(Store *store, ItemPointer tid);
 
 /* The next insert goes to a new page; to one of which so many percent are free. */
 extern void ledger_store_extend(Store *store);
-extern void ledger_store_leave_room(Store *store, int percent);
+extern Size ledger_store_leave_room(Store *store, int percent);
 
 /* A heavyweight lock on what tid stands for in the table; false: not without waiting. */
 extern bool ledger_store_lock_tuple(Store *store, ItemPointer tid, bool wait);

@@ -38,6 +38,7 @@ struct StoreBulk
 	MemoryContext context;		/* of one slice */
 	int			nslots;			/* made so far */
 	int			nrows;			/* in the slots */
+	int			room;			/* percent of a page to be left free; 0: fillfactor */
 	int			ndone;			/* before them */
 	int			current;		/* row whose index entry is being made */
 	TupleTableSlot *slots[BULK_ROWS];
@@ -54,6 +55,12 @@ ledger_store_bulk_begin(Store *store)
 	bulk->context = AllocSetContextCreate(CurrentMemoryContext, "ledger bulk insert",
 										  ALLOCSET_DEFAULT_SIZES);
 	return bulk;
+}
+
+void
+ledger_store_bulk_leave_room(StoreBulk *bulk, int percent)
+{
+	bulk->room = percent;
 }
 
 static int
@@ -145,6 +152,37 @@ insert_bulk_entries(StoreBulk *bulk)
 	}
 }
 
+/* How many of the rows from the given one on fit the page that is inserted to. */
+static int
+rows_that_fit(StoreBulk *bulk, int from)
+{
+	Size		used = 0;
+	Size		room = ledger_store_leave_room(bulk->store, bulk->room) -
+		(Size) BLCKSZ * bulk->room / 100;
+	int			n = 0;
+
+	do
+	{
+		used += sizeof(ItemIdData) +
+			MAXALIGN(((HeapTupleTableSlot *) bulk->slots[from + n])->tuple->t_len);
+		n++;
+	} while (from + n < bulk->nrows && used < room);
+	return n;
+}
+
+static void
+insert_rows(StoreBulk *bulk)
+{
+	int			n;
+
+	for (int i = 0; i < bulk->nrows; i += n)
+	{
+		n = bulk->room > 0 ? rows_that_fit(bulk, i) : bulk->nrows;
+		table_multi_insert(bulk->store->relation, bulk->slots + i, n,
+						   GetCurrentCommandId(true), 0, NULL);
+	}
+}
+
 static void
 flush_bulk(StoreBulk *bulk)
 {
@@ -153,8 +191,7 @@ flush_bulk(StoreBulk *bulk)
 	CHECK_FOR_INTERRUPTS();
 	if (bulk->nrows > 0)
 	{
-		table_multi_insert(bulk->store->relation, bulk->slots, bulk->nrows,
-						   GetCurrentCommandId(true), 0, NULL);
+		insert_rows(bulk);
 		insert_bulk_entries(bulk);
 	}
 	MemoryContextSwitchTo(old);

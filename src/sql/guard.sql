@@ -50,6 +50,8 @@ AS $$
 			('ledger.discrepancy_rows', 'finding'),
 			('ledger.evidence_losses', 'finding'),
 			('ledger.read_timings', 'finding'),
+			('ledger.backfill_runs', 'finding'),
+			('ledger.backfill_findings', 'finding'),
 			('ledger.legacy_mappings', 'mapping'),
 			('ledger.legacy_columns', 'mapping'),
 			('ledger.currencies', 'type'),
