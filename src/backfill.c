@@ -10,20 +10,18 @@
  * holds nothing else. Any other wait of a batch ends after LOCK_MS, before
  * PostgreSQL would look for a deadlock; the procedure tries the batch again.
  *
- * One run at a time: its session holds a lock that stands for it, of the kind
- * that outlives a transaction but not an error or the session.
+ * One run at a time: its session holds a lock that stands for it, over its
+ * transactions, until it ends, fails or is gone.
  *
  * Locks of a batch: the settings, the run, legacy rows, then as a posting.
  */
 #include "postgres.h"
 
 #include "access/xact.h"
-#include "catalog/pg_class.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "funcapi.h"
 #include "miscadmin.h"
-#include "storage/lmgr.h"
 #include "storage/lock.h"
 #include "storage/proc.h"
 #include "utils/array.h"
@@ -73,11 +71,28 @@ end_owner(const OwnerContext *saved)
 
 /* ---- the lock -------------------------------------------------------------------- */
 
+/*
+ * An advisory lock of a kind that SQL has not: held beyond transactions, and
+ * given back when the session ends. An error does not give it back by itself.
+ */
+#define BACKFILL_LOCK_KIND	3	/* SQL's own are 1 and 2 */
+
+static LOCKTAG held_lock;
+static bool lock_is_held = false;
+
 static void
-lock_tag(LOCKTAG *tag)
+release_lock(void)
 {
-	SET_LOCKTAG_OBJECT(*tag, MyDatabaseId, RelationRelationId,
-					   ledger_relation_oid("backfill_runs"), 1);
+	if (lock_is_held)
+		(void) LockRelease(&held_lock, ExclusiveLock, true);
+	lock_is_held = false;
+}
+
+static void
+xact_callback(XactEvent event, void *arg)
+{
+	if (event == XACT_EVENT_ABORT)
+		release_lock();
 }
 
 static char *
@@ -100,11 +115,18 @@ holder(void)
 static void
 take_lock(void)
 {
-	LOCKTAG		tag;
+	static bool registered = false;
 	char	   *pid;
 
-	lock_tag(&tag);
-	if (LockAcquire(&tag, ExclusiveLock, true, true) != LOCKACQUIRE_NOT_AVAIL)
+	if (!registered)
+		RegisterXactCallback(xact_callback, NULL);
+	registered = true;
+	if (lock_is_held)
+		return;
+	SET_LOCKTAG_ADVISORY(held_lock, MyDatabaseId, ledger_relation_oid("backfill_runs"), 0,
+						 BACKFILL_LOCK_KIND);
+	lock_is_held = LockAcquire(&held_lock, ExclusiveLock, true, true) != LOCKACQUIRE_NOT_AVAIL;
+	if (lock_is_held)
 		return;
 	pid = holder();
 	ereport(ERROR,
@@ -194,6 +216,7 @@ findings_as_arrays(LegacyTable *table, const List *findings, Datum *values)
 	int			n = list_length(findings);
 	Datum	   *parts[5];
 	bool	   *no_row = palloc0(sizeof(bool) * (n + 1));
+	bool	   *no_user = palloc0(sizeof(bool) * (n + 1));
 	static const Oid types[] = {TEXTOID, UUIDOID, TEXTOID, TEXTOID, JSONBOID};
 
 	for (int i = 0; i < 5; i++)
@@ -201,9 +224,11 @@ findings_as_arrays(LegacyTable *table, const List *findings, Datum *values)
 	for (int i = 0; i < n; i++)
 	{
 		const BackfillFinding *finding = list_nth(findings, i);
-		char	   *row = ledger_legacy_row_json(table, &finding->user_id);
+		const char *row = finding->row ? finding->row :
+			ledger_legacy_row_json(table, &finding->user_id);
 
-		parts[0][i] = CStringGetTextDatum(ledger_uuid_text(&finding->user_id));
+		parts[0][i] = CStringGetTextDatum(finding->key);
+		no_user[i] = !finding->has_user;
 		parts[1][i] = UUIDPGetDatum(&finding->user_id);
 		parts[2][i] = CStringGetTextDatum(finding->reason);
 		parts[3][i] = CStringGetTextDatum(finding->detail);
@@ -211,7 +236,8 @@ findings_as_arrays(LegacyTable *table, const List *findings, Datum *values)
 		parts[4][i] = row ? DirectFunctionCall1(jsonb_in, CStringGetDatum(row)) : (Datum) 0;
 	}
 	for (int i = 0; i < 5; i++)
-		values[i] = make_array(parts[i], i == 4 ? no_row : NULL, n, types[i]);
+		values[i] = make_array(parts[i], i == 4 ? no_row : i == 1 ? no_user : NULL, n,
+							   types[i]);
 }
 
 static Datum
@@ -265,10 +291,32 @@ record(int64 run_id, const BackfillTask *task, const LegacyChunk *chunk,
 
 /* ---- a batch ---------------------------------------------------------------------------- */
 
-/* Rows in the order of the keys. */
+/* Rows that no user can be found for. */
 static void
-read_rows(BackfillTask *task, int max, LegacyChunk *chunk)
+find_rows_without_key(const BackfillTask *task, BackfillResult *result)
 {
+	char	  **places;
+	char	  **rows;
+	int			n = ledger_legacy_rows_without_key(task->table, &places, &rows);
+
+	for (int i = 0; i < n; i++)
+	{
+		BackfillFinding *finding = palloc0(sizeof(BackfillFinding));
+
+		finding->key = places[i];
+		finding->reason = "null_key";
+		finding->detail = psprintf("Column %s is NULL.", task->table->key_column);
+		finding->row = rows[i];
+		result->findings = lappend(result->findings, finding);
+	}
+}
+
+/* Rows in the order of the keys; a table's first time is the time of those without one. */
+static void
+read_rows(BackfillTask *task, int max, LegacyChunk *chunk, BackfillResult *result)
+{
+	if (!task->has_last_key)
+		find_rows_without_key(task, result);
 	if (!task->has_last_key && !ledger_legacy_last_key(task->table, &task->last_key))
 	{
 		memset(chunk, 0, sizeof(*chunk));
@@ -365,7 +413,7 @@ step(int64 run_id, int max, int *seen, int *waiting)
 		ledger_legacy_check_table(task.table);
 		ledger_backfill_house(request, task.table);
 		if (!task.waits)
-			read_rows(&task, max, &chunk);
+			read_rows(&task, max, &chunk, &result);
 		else if (!read_one(&task, &chunk))
 		{
 			note_try(run_id, &task);
@@ -470,7 +518,6 @@ ledger_backfill_end(PG_FUNCTION_ARGS)
 	Oid			types[] = {INT8OID, TEXTOID, BOOLOID};
 	Datum		values[] = {PG_GETARG_DATUM(0), PG_GETARG_DATUM(1), PG_GETARG_DATUM(2)};
 	OwnerContext saved;
-	LOCKTAG		tag;
 
 	if (PG_ARGISNULL(0) || PG_ARGISNULL(2))
 		PG_RETURN_VOID();
@@ -483,8 +530,6 @@ ledger_backfill_end(PG_FUNCTION_ARGS)
 			elog(ERROR, "could not note the end of the backfill");
 		end_owner(&saved);
 	}
-	lock_tag(&tag);
-	if (LockHeldByMe(&tag, ExclusiveLock))
-		(void) LockRelease(&tag, ExclusiveLock, true);
+	release_lock();
 	PG_RETURN_VOID();
 }

@@ -10,9 +10,12 @@
 /* A row from which nobody can be opened. */
 typedef struct BackfillFinding
 {
+	bool		has_user;
 	pg_uuid_t	user_id;
+	const char *key;			/* as text; of a row without one its ctid */
 	const char *reason;			/* one word */
 	const char *detail;			/* a sentence */
+	const char *row;			/* as JSON; NULL: not read yet */
 } BackfillFinding;
 
 typedef struct BackfillResult

@@ -20,6 +20,7 @@
 #include "miscadmin.h"
 
 #include "amount.h"
+#include "args.h"
 #include "backfill.h"
 #include "stripe.h"
 
@@ -94,9 +95,11 @@ static void
 add_finding(OpeningChunk *chunk, const pg_uuid_t *user_id, const char *reason,
 			const char *detail)
 {
-	BackfillFinding *finding = palloc(sizeof(BackfillFinding));
+	BackfillFinding *finding = palloc0(sizeof(BackfillFinding));
 
+	finding->has_user = true;
 	finding->user_id = *user_id;
+	finding->key = ledger_uuid_text(user_id);
 	finding->reason = reason;
 	finding->detail = detail;
 	chunk->result->findings = lappend(chunk->result->findings, finding);

@@ -151,6 +151,9 @@ extern void ledger_legacy_lock_chunk(LegacyTable *table, const pg_uuid_t *after,
 /* The highest key; false: no rows. */
 extern bool ledger_legacy_last_key(LegacyTable *table, pg_uuid_t *key);
 
+/* Rows whose key is NULL: their ctids, and the rows as JSON text; how many. */
+extern int	ledger_legacy_rows_without_key(LegacyTable *table, char ***places, char ***rows);
+
 /* A user's row as JSON text, as it stands in the table; NULL: none. */
 extern char *ledger_legacy_row_json(LegacyTable *table, const pg_uuid_t *user_id);
 

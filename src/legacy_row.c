@@ -715,3 +715,33 @@ ledger_legacy_row_json(LegacyTable *table, const pg_uuid_t *user_id)
 
 	return isnull ? NULL : TextDatumGetCString(value);
 }
+
+int
+ledger_legacy_rows_without_key(LegacyTable *table, char ***places, char ***rows)
+{
+	MemoryContext context = CurrentMemoryContext;
+	Oid			user;
+	int			security;
+	int			n;
+
+	ledger_legacy_check_table(table);
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "SPI_connect failed");
+	become_owner(table, &user, &security);
+	if (SPI_execute(psprintf("SELECT t.ctid, pg_catalog.row_to_json(t) FROM ONLY %s AS t WHERE t.%s IS NULL",
+							 table->name, quote_identifier(table->key_column)), true, 0) != SPI_OK_SELECT)
+		elog(ERROR, "could not read %s", table->name);
+	SetUserIdAndSecContext(user, security);
+	n = SPI_processed;
+	*places = MemoryContextAlloc(context, sizeof(char *) * (n + 1));
+	*rows = MemoryContextAlloc(context, sizeof(char *) * (n + 1));
+	for (int i = 0; i < n; i++)
+	{
+		HeapTuple	row = SPI_tuptable->vals[i];
+
+		(*places)[i] = MemoryContextStrdup(context, SPI_getvalue(row, SPI_tuptable->tupdesc, 1));
+		(*rows)[i] = MemoryContextStrdup(context, SPI_getvalue(row, SPI_tuptable->tupdesc, 2));
+	}
+	SPI_finish();
+	return n;
+}

@@ -82,8 +82,8 @@ CREATE FUNCTION ledger.backfill_pid() RETURNS integer
 	SET search_path = pg_catalog, pg_temp
 AS $$
 	SELECT l.pid FROM pg_locks l
-	WHERE l.locktype = 'object' AND l.granted AND l.classid = 'pg_class'::regclass
-	  AND l.objid = 'ledger.backfill_runs'::regclass AND l.objsubid = 1
+	WHERE l.locktype = 'advisory' AND l.granted AND l.classid = 'ledger.backfill_runs'::regclass
+	  AND l.objid = 0 AND l.objsubid = 3
 	  AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())
 $$;
 REVOKE ALL ON FUNCTION ledger.backfill_pid() FROM PUBLIC;

@@ -19,6 +19,7 @@ INSERT INTO public.expected VALUES
 	('discrepancies', 'id bigint, user_id uuid, legacy_column text, ledger_value numeric, legacy_value numeric, difference numeric, cause text, source text, first_seen timestamp with time zone, last_seen timestamp with time zone, count bigint, outcome text, status text, resolved_at timestamp with time zone, note text'),
 	('worker_status', 'database name, active boolean, running boolean, pid integer, started_at timestamp with time zone, last_seen timestamp with time zone, starts bigint, ring_size integer, ring_used integer, stored bigint, expired bigint, trimmed bigint, pending bigint, losses bigint, errors bigint, last_error text, last_error_at timestamp with time zone, copy boolean'),
 	('reconciliation_progress', 'run_id bigint, scope text, status text, phase text, compared bigint, position uuid, remaining bigint, candidates bigint, elapsed interval, users_per_second numeric, pid integer, started_at timestamp with time zone, updated_at timestamp with time zone, note text'),
+	('backfill_progress', 'run_id bigint, status text, phase text, pid integer, legacy regclass, seen bigint, total bigint, percent numeric, opened bigint, already bigint, findings bigint, waiting bigint, rate numeric, time_left interval, started_at timestamp with time zone, updated_at timestamp with time zone, finished_at timestamp with time zone, requested_by text, error text'),
 	('legacy_writers', 'role text, application_name text, query_id bigint, statement text, count bigint, last_seen timestamp with time zone'),
 	('suspense_items', 'transaction_id bigint, type text, user_id uuid, account_type text, currency text, amount numeric, remaining numeric, at timestamp with time zone, settled_by bigint');
 SELECT has_view('ledger', e.name, format('view %s', e.name)) FROM public.expected e;
@@ -37,7 +38,8 @@ SELECT cmp_ok((SELECT count(*) FROM public.tables), '>=', 9::bigint, 'there are 
 SELECT has_table('ledger', n, format('table %s', n))
 FROM unnest(ARRAY['currencies', 'account_types', 'accounts', 'account_stripes', 'journal', 'settings', 'reservation_rows', 'reservation_draws',
 	'legacy_mappings', 'legacy_writes', 'reconciliation_runs', 'reconciliation_findings', 'reconciliation_users', 'ignore_rules', 'evidence_losses', 'evidence_pending', 'worker_heartbeat',
-	'identity', 'test_clock_log', 'cut_over_rehearsals', 'retirements', 'roll_backs', 'read_timings', 'broker_accounts', 'broker_positions']) n;
+	'identity', 'test_clock_log', 'cut_over_rehearsals', 'retirements', 'roll_backs', 'read_timings', 'broker_accounts', 'broker_positions',
+	'backfill_runs', 'backfill_waiting', 'backfill_findings']) n;
 SELECT is_empty($$SELECT t.name FROM public.tables t
 	WHERE t.name <> 'inbox' AND NOT EXISTS (SELECT FROM pg_index i WHERE i.indrelid = t.oid AND i.indisprimary AND i.indisvalid)$$,
 	'every table but the one that never has a row has a primary key');

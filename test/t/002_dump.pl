@@ -51,6 +51,10 @@ INSERT INTO ledger.retirements (mapping_id, schema_name, old_name, new_name, ret
 	VALUES (1, 'public', 'balances', 'balances_retired', 'a test', 'a test', 1, now());
 INSERT INTO ledger.roll_backs (started_by, from_state, reason, catch_up, finished_at) VALUES ('a test', 'cut_over', 'a test', true, now());
 INSERT INTO ledger.read_timings (slot, source, bucket, count) VALUES ('2026-01-01 00:00:00+00', 'ledger', 30, 7);
+INSERT INTO ledger.backfill_runs (total, started_at, updated_at, requested_by) VALUES (7, now(), now(), 'a test');
+INSERT INTO ledger.backfill_waiting (run_id, mapping_id, user_id) VALUES (1, 1, '$one');
+INSERT INTO ledger.backfill_findings (run_id, mapping_id, key, user_id, reason, detail, first_seen, last_seen)
+	VALUES (1, 1, '$two', '$two', 'negative', 'a test', now(), now());
 SET ledger.inbox_on_error = 'continue';
 INSERT INTO ledger.inbox (type, amount, debit_type, credit_type) VALUES ('refused', 0, 'system_buffer_usdc', 'house_equity');
 SELECT ledger.ignore_discrepancy('$four', NULL, 'known', now() + interval '1 year');
