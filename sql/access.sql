@@ -173,7 +173,6 @@ INSERT INTO done VALUES
 	(60, 'admin', $$SELECT * FROM ledger.attach_legacy('public.balances')$$),
 	(61, 'admin', $$SELECT ledger.configure_capture('public.balances', 'refuse', 'a test')$$),
 	(62, 'admin', $$SELECT ledger.detach_legacy('public.balances')$$),
-	(67, 'admin', $$SELECT ledger.cancel_backfill()$$),
 	(63, 'admin', $$INSERT INTO ledger.currencies (code, scale) VALUES ('EUR', 2)$$),
 	(64, 'admin', $$INSERT INTO ledger.account_types (name, owner, currency, normal_side, min_balance) VALUES ('spending_balance', 'user', 'EUR', 'credit', 0)$$),
 	(65, 'admin', $$UPDATE ledger.account_types SET description = 'to spend' WHERE name = 'spending_balance'$$),
