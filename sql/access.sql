@@ -170,6 +170,7 @@ INSERT INTO done VALUES
 	(53, 'operator', $$TABLE ledger.settings_log$$),
 	(54, 'operator', $$TABLE ledger.legacy_writes$$),
 	(55, 'operator', $$SELECT ledger.explain_discrepancy('00000000-0000-4000-8000-00000000ae01')$$),
+	(56, 'operator', $$SELECT count(ledger.undo_repair(r.id, 'a test')) FROM ledger.repair_log r WHERE false$$),
 	(60, 'admin', $$SELECT * FROM ledger.attach_legacy('public.balances')$$),
 	(61, 'admin', $$SELECT ledger.configure_capture('public.balances', 'refuse', 'a test')$$),
 	(62, 'admin', $$SELECT ledger.detach_legacy('public.balances')$$),

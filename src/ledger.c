@@ -18,6 +18,7 @@
 #include "mirror.h"
 #include "own_writes.h"
 #include "place.h"
+#include "repair.h"
 #include "stripe.h"
 #include "settings.h"
 #include "stats.h"
@@ -42,6 +43,7 @@ _PG_init(void)
 	ledger_mirror_init();
 	ledger_capture_init();
 	ledger_own_writes_init();
+	ledger_repair_init();
 	ledger_inbox_init();
 	ledger_evidence_init();
 	ledger_stats_init();

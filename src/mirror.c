@@ -60,6 +60,13 @@ check_digits(const LegacyColumn *column, Numeric value)
 				 errdetail("The column has %d digits after the point.", column->scale)));
 }
 
+void
+ledger_mirror_check(const LegacyTable *table, const Numeric *values)
+{
+	for (int i = 0; i < table->ncolumns; i++)
+		check_digits(&table->columns[i], values[i]);
+}
+
 static void
 suppressed(const LegacyTable *table, const char *what)
 {
@@ -142,8 +149,7 @@ ledger_mirror_set(LegacyTable *table, const pg_uuid_t *user_id, bool has_row,
 	MirrorExpectation *outer = ledger_mirror_expectation;
 	MirrorExpectation expectation = {table, *user_id, CurrentMemoryContext};
 
-	for (int i = 0; i < table->ncolumns; i++)
-		check_digits(&table->columns[i], values[i]);
+	ledger_mirror_check(table, values);
 	ledger_mirror_expectation = &expectation;
 	PG_TRY();
 	{

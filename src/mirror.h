@@ -34,6 +34,9 @@ extern MirrorExpectation *ledger_mirror_expectation;
 extern void ledger_mirror_set(LegacyTable *table, const pg_uuid_t *user_id, bool has_row,
 							  const Numeric *values, LegacyRow *row);
 
+/* Whether the row can hold these values, as far as can be told before; raises 22003. */
+extern void ledger_mirror_check(const LegacyTable *table, const Numeric *values);
+
 /* Records what a trigger did to a row beside the mirror's own change. */
 extern void ledger_capture_side_effect(const LegacyTable *table, const pg_uuid_t *user_id,
 									   const Numeric *deltas);

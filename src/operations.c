@@ -514,6 +514,8 @@ ledger_post_transaction(PG_FUNCTION_ARGS)
 
 PG_FUNCTION_INFO_V1(ledger_reverse_transaction);
 
+RepairHook	ledger_repair_hook;
+
 static void
 not_reversible(int64 id, const char *detail, const char *hint)
 {
@@ -545,6 +547,9 @@ is_partial(const JournalRow *rows, int n, Numeric amount)
 {
 	if (amount == NULL)
 		return false;
+	if (strcmp(rows[0].type, "repair") == 0)
+		not_reversible(rows[0].transaction_id, "It is a repair, which is undone as a whole.",
+					   "Reverse it with amount NULL.");
 	for (int i = 1; i < n; i++)
 	{
 		if (ledger_amount_cmp(rows[i].amount, rows[0].amount) != 0)
@@ -618,6 +623,7 @@ ledger_reverse_transaction(PG_FUNCTION_ARGS)
 	PostingRequest *request = ledger_posting_new("reverse_transaction", "reversal");
 	ReservationPlan *plan;
 	JournalRow *rows;
+	bool		is_repair;
 	int			n;
 
 	if (amount)
@@ -636,6 +642,12 @@ ledger_reverse_transaction(PG_FUNCTION_ARGS)
 	request->raw_amounts = true;
 	ledger_set_reference(request, ledger_arg_uuid_or_null(fcinfo, 3), NULL, "reversal");
 	mirror_postings(request, rows, n, amount);
+	is_repair = strcmp(rows[0].type, "repair") == 0;
+	if (is_repair)
+	{
+		request->is_opening = true;
+		ledger_repair_hook.lock_user(&rows[0].user_id);
+	}
 	if (!ledger_posting_lock(request))
 		PG_RETURN_INT64(request->transaction_id);
 	ledger_journal_lock(request->journal, &rows[0], request->snapshot);
@@ -645,5 +657,7 @@ ledger_reverse_transaction(PG_FUNCTION_ARGS)
 	plan = ledger_reservation_plan_reversal(request, id);
 	ledger_posting_apply(request);
 	ledger_reservation_apply(plan, request);
+	if (is_repair)
+		ledger_repair_hook.reversed(id, request->transaction_id, reason);
 	PG_RETURN_INT64(request->transaction_id);
 }

@@ -16,6 +16,19 @@ extern void ledger_set_fill(PostingRequest *request, const pg_uuid_t *order_id,
 							const char *fill_id);
 extern void ledger_add_conversion(PostingRequest *request, const pg_uuid_t *user_id,
 								  const char *from_type, const char *to_type, Numeric amount);
+/*
+ * A repair of the ledger is not mirrored, nor is its reversal. lock_user:
+ * before it is posted; reversed: it is. Set once, by repair_undo.c.
+ */
+typedef struct RepairHook
+{
+	void		(*lock_user) (const pg_uuid_t *user_id);
+	void		(*reversed) (int64 repair, int64 reversal, text *reason);
+} RepairHook;
+
+extern RepairHook ledger_repair_hook;
+
+extern Datum ledger_reverse_transaction(PG_FUNCTION_ARGS);
 extern text *ledger_arg_reason(FunctionCallInfo fcinfo, int n);
 
 #endif							/* LEDGER_OPERATIONS_H */

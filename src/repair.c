@@ -26,6 +26,7 @@
 #include "errors.h"
 #include "mirror.h"
 #include "owner.h"
+#include "repair.h"
 
 typedef struct Repair
 {
@@ -34,6 +35,7 @@ typedef struct Repair
 	bool		to_ledger;		/* direction */
 	bool		dry_run;
 	Numeric		max_amount;		/* NULL: none */
+	int64		max_rows;		/* more columns than this: none is repaired */
 	text	   *reason;
 
 	/* of one table */
@@ -78,18 +80,15 @@ log_repair(const Repair *repair, const CompareColumn *column, Numeric before, Nu
 	ledger_become(&saved, ledger_table_owner(ledger_relation_oid("repair_log")));
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
-	if (SPI_execute_with_args("INSERT INTO ledger.repair_log (mapping_id, user_id, legacy_column, direction,"
-							  "  before, after, transaction_id, reason, repaired_by)"
-							  " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
-							  lengthof(types), types, values, nulls, false, 0) != SPI_OK_INSERT ||
-		SPI_execute_with_args("UPDATE ledger.discrepancy_rows SET status = 'resolved',"
-							  "  resolved_at = ledger.clock(),"
-							  "  note = pg_catalog.concat_ws('; ', note, 'repaired: ' || $4)"
+	if (SPI_execute_with_args("WITH resolved AS ("
+							  " UPDATE ledger.discrepancy_rows SET status = 'resolved', resolved_at = ledger.clock(),"
+							  "  note = pg_catalog.concat_ws('; ', note, 'repaired: ' || $8)"
 							  " WHERE mapping_id = $1 AND user_id = $2 AND legacy_column = $3"
-							  "  AND status = 'open'",
-							  4, (Oid[]) {INT2OID, UUIDOID, TEXTOID, TEXTOID},
-							  (Datum[]) {values[0], values[1], values[2], values[7]},
-							  NULL, false, 0) != SPI_OK_UPDATE)
+							  "  AND status = 'open' RETURNING id)"
+							  " INSERT INTO ledger.repair_log (mapping_id, user_id, legacy_column, direction,"
+							  "  before, after, transaction_id, reason, repaired_by, resolved)"
+							  " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, ARRAY(SELECT id FROM resolved))",
+							  lengthof(types), types, values, nulls, false, 0) != SPI_OK_INSERT)
 		elog(ERROR, "could not log a repair");
 	SPI_finish();
 	ledger_unbecome(&saved);
@@ -115,33 +114,69 @@ put_result(const Repair *repair, const CompareColumn *column, Numeric before, Nu
 
 /* ---- the two directions, and the opening ---------------------------------------------- */
 
+void
+ledger_repair_write_row(LegacyTable *table, const pg_uuid_t *user_id, const LegacyRow *row,
+						const Numeric *values)
+{
+	LegacyRow	after;
+
+	ledger_mirror_set(table, user_id, row->found, values, &after);
+	for (int i = 0; i < table->ncolumns; i++)
+	{
+		if (values[i] && (after.values[i] == NULL ||
+						  ledger_amount_cmp(values[i], after.values[i]) != 0))
+			ereport(ERROR,
+					(errcode(ERRCODE_TRIGGERED_DATA_CHANGE_VIOLATION),
+					 errmsg("the legacy row in %s did not take its repair", table->name),
+					 errdetail("A trigger on the table changed it.")));
+	}
+}
+
 static void
 repair_legacy(Repair *repair)
 {
 	Numeric		values[LEDGER_MAX_LEGACY_COLUMNS];
-	LegacyRow	after;
 
 	for (int i = 0; i < repair->table->ncolumns; i++)
 		values[i] = repair->chosen[i] || !repair->row.found ?
 			repair->columns[i].ledger_value : NULL;
-	if (!repair->dry_run)
-	{
-		ledger_mirror_set(repair->table, &repair->user_id, repair->row.found, values, &after);
-		for (int i = 0; i < repair->table->ncolumns; i++)
-		{
-			if (values[i] && (after.values[i] == NULL ||
-							  ledger_amount_cmp(values[i], after.values[i]) != 0))
-				ereport(ERROR,
-						(errcode(ERRCODE_TRIGGERED_DATA_CHANGE_VIOLATION),
-						 errmsg("the legacy row in %s did not take its repair", repair->table->name),
-						 errdetail("A trigger on the table changed it.")));
-		}
-	}
+	if (repair->dry_run)
+		ledger_mirror_check(repair->table, values);
+	else
+		ledger_repair_write_row(repair->table, &repair->user_id, &repair->row, values);
 	for (int i = 0; i < repair->table->ncolumns; i++)
 	{
 		if (repair->chosen[i])
 			put_result(repair, &repair->columns[i], repair->columns[i].legacy_value,
 					   repair->columns[i].ledger_value, 0);
+	}
+}
+
+/* A dry run is refused where the posting would be: status and limit of the user's accounts. */
+static void
+check_limits(const Repair *repair, const PostingRequest *request)
+{
+	for (int i = 0; i < request->nlines; i++)
+	{
+		const PostingLine *line = &request->lines[i];
+		bool		debit = request->accounts[line->debit].account.has_user;
+		LedgerAccount account = request->accounts[debit ? line->debit : line->credit].account;
+		Numeric		debits = ledger_amount_zero();
+		Numeric		credits = ledger_amount_zero();
+
+		account.debits = debits;
+		account.credits = credits;
+		for (int j = 0; j < repair->naccounts; j++)
+		{
+			if (repair->accounts[j].type != account.type || repair->accounts[j].external_id)
+				continue;
+			account = repair->accounts[j];
+			debits = account.debits;
+			credits = account.credits;
+		}
+		ledger_refusal_raise(ledger_posting_refuse_account(request, &account));
+		ledger_posting_add(&account, debit, line->amount);
+		ledger_refusal_raise(ledger_posting_refuse_limit(&account, debits, credits));
 	}
 }
 
@@ -173,7 +208,9 @@ repair_ledger(Repair *repair)
 		else
 			ledger_posting_line(request, house, user, ledger_amount_negate(column->difference));
 	}
-	if (!repair->dry_run)
+	if (repair->dry_run)
+		check_limits(repair, request);
+	else
 		id = ledger_post(request);
 	for (int i = 0; i < repair->table->ncolumns; i++)
 	{
@@ -190,7 +227,11 @@ repair_by_opening(Repair *repair)
 {
 	int64		id = 0;
 
-	if (!repair->dry_run)
+	if (repair->dry_run)
+		/* raises if he cannot be opened */
+		ledger_opening_accounts(repair->table, &repair->user_id, repair->accounts,
+								repair->naccounts, ledger_posting_new("repair", "opening"));
+	else
 		id = ledger_opening_open(repair->table, &repair->user_id, repair->accounts,
 								 repair->naccounts);
 	for (int i = 0; i < repair->table->ncolumns; i++)
@@ -246,6 +287,7 @@ repair_table(Repair *repair)
 	Store	   *store;
 	bool		opened;
 	bool		moved;
+	int			n;
 
 	store = ledger_accounts_open(AccessShareLock);
 	if (!repair->dry_run)
@@ -258,8 +300,10 @@ repair_table(Repair *repair)
 	(void) ledger_compare_row(repair->table, &repair->user_id, repair->accounts,
 							  repair->naccounts, &repair->row, repair->columns);
 	opened = ledger_legacy_is_opened(repair->table, repair->accounts, repair->naccounts);
-	if (choose(repair) > 0)
+	n = choose(repair);
+	if (n > 0 && n <= repair->max_rows)
 	{
+		repair->max_rows -= n;
 		if (repair->row.found && !opened)
 			repair_by_opening(repair);
 		else if (repair->to_ledger)
@@ -291,7 +335,7 @@ arg_direction(FunctionCallInfo fcinfo, int arg)
 PG_FUNCTION_INFO_V1(ledger_repair_user);
 
 /*
- * (user_id, direction, dry_run, max_amount, reason) → setof (legacy_column,
+ * (user_id, direction, dry_run, max_amount, reason, max_rows) → setof (legacy_column,
  * before, after, transaction_id)
  */
 Datum
@@ -305,6 +349,7 @@ ledger_repair_user(PG_FUNCTION_ARGS)
 	ledger_arg_required(fcinfo, 2, "dry_run");
 	repair->dry_run = PG_GETARG_BOOL(2);
 	repair->max_amount = PG_ARGISNULL(3) ? NULL : PG_GETARG_NUMERIC(3);
+	repair->max_rows = PG_ARGISNULL(5) ? PG_INT64_MAX : PG_GETARG_INT64(5);
 	if (!repair->dry_run)
 	{
 		const LedgerSettings *settings;

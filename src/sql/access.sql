@@ -39,7 +39,7 @@ AS $$
 			'convert_buffer', 'fund_broker', 'replenish_buffer', 'open_house_balance',
 			'settle_suspense',
 			'cancel_reconciliation', 'ignore_discrepancy', 'unignore_discrepancy', 'reconciliation_csv', 'reconciliation_json',
-			'reconcile', 'run_reconciliation', 'repair', 'repair_user', 'verify', 'legacy_preflight',
+			'reconcile', 'run_reconciliation', 'repair', 'repair_user', 'undo_repair', 'verify', 'legacy_preflight',
 			'explain_discrepancy',
 			'evidence_status', 'read_latency', 'readiness', 'migration_status', 'is_copy', 'clock', 'backfill_pid']),
 		('operator', 'relation', 'SELECT', ARRAY[
@@ -82,7 +82,7 @@ AS $$
 			'evidence_settle', 'evidence_trim', 'worker_expire',
 			'latency_bound', 'read_timings_store', 'read_timings_trim',
 			'explain_postings', 'explain_assignment', 'explain_writes', 'explain_repairs', 'explain_findings', 'explain_capture',
-			'explain_write_at', 'explain_other_write', 'explain_other_posting',
+			'repair_undone', 'explain_write_at', 'explain_other_write', 'explain_other_posting',
 			'verify_accounts', 'verify_journal', 'verify_reservations', 'verify_catalog', 'verify_legacy'])
 	) AS r (level, kind, privileges, names)
 $$;

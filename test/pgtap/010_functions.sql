@@ -58,6 +58,7 @@ INSERT INTO public.expected VALUES
 	('reconciliation_csv', 'run_id bigint', 'SETOF text', 'stable'),
 	('reconciliation_json', 'run_id bigint', 'jsonb', 'stable'),
 	('repair', 'user_id uuid DEFAULT NULL::uuid, direction text DEFAULT ''legacy''::text, dry_run boolean DEFAULT true, max_rows bigint DEFAULT NULL::bigint, max_amount numeric DEFAULT NULL::numeric, reason text DEFAULT NULL::text', 'SETOF user_id uuid, legacy_column text, before numeric, after numeric, transaction_id bigint', 'volatile'),
+	('undo_repair', 'repair_id bigint, reason text', 'bigint', 'volatile'),
 	('explain_discrepancy', 'user_id uuid', 'SETOF legacy_column text, difference numeric, cause text, transaction_id bigint, at timestamp with time zone, detail text', 'stable'),
 	('evidence_status', '', 'SETOF active boolean, size integer, used integer, recorded bigint, stored bigint, dropped bigint, worker_pid integer', 'volatile'),
 	('read_latency', 'since timestamp with time zone, OUT ledger_p95_ms double precision, OUT legacy_p95_ms double precision, OUT reads bigint', 'ledger_p95_ms double precision, legacy_p95_ms double precision, reads bigint', 'stable'),
