@@ -134,6 +134,11 @@ like("@warnings", qr/shadow mode: balance discrepancy .*$two.*buying_power: ledg
 like(slurp_file($standby->logfile), qr/balance discrepancy .*$two.*diff=-5.00/, 'which is in its log, too');
 is( read_standby("SELECT legacy_column, difference, status FROM ledger.compare_balances('$two') WHERE status <> 'match'"),
 	'buying_power|-5.00|mismatch', 'compare_balances() shows it');
+is( read_standby("SELECT legacy_column, difference, cause FROM ledger.explain_discrepancy('$two')"),
+	'buying_power|-5.00|outside_write', 'explain_discrepancy() explains it');
+is( read_standby("SELECT legacy_column, before, after FROM ledger.repair('$two')"),
+	'buying_power|25.00|20.00', 'a dry run of repair() says what would be done');
+is(code_of($session, "SELECT ledger.undo_repair(1, 'x')"), '25006', 'undo_repair() is refused');
 is(code_of($session, "SELECT ledger.repair('$two', dry_run => false, reason => 'x')"), '25006', 'repair() is refused');
 same_reads('every read gives the same rows, and the same warnings, where the sides differ');
 
