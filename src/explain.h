@@ -71,6 +71,7 @@ typedef struct ExplainFinding
 	TimestampTz first_seen;
 	TimestampTz last_seen;
 	int64		count;
+	Numeric		ledger_value;	/* as last seen; NULL: not known */
 } ExplainFinding;
 
 typedef struct Explain

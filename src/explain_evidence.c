@@ -203,6 +203,7 @@ read_findings(Explain *explain)
 		finding->first_seen = get_int64(i, 6);
 		finding->last_seen = get_int64(i, 7);
 		finding->count = get_int64(i, 8);
+		finding->ledger_value = get_numeric(i, 9);
 	}
 }
 

@@ -84,43 +84,74 @@ in_window(const Explain *explain, const ExplainItem *item)
 		item->id > explain->since_transaction[item->column];
 }
 
+static bool
+was_to_be_mirrored(const Explain *explain, const ExplainItem *item, int column)
+{
+	return !item->is_write && item->column == column && item->mirrored && in_window(explain, item);
+}
+
 /*
- * The postings that a finding of failed mirrors is about: it is found right
+ * The posting that a finding was last made of: after it the ledger had the
+ * value that the finding has. Time alone tells if that is not known.
+ */
+static ExplainItem *
+posting_of_finding(Explain *explain, const ExplainFinding *finding)
+{
+	Numeric		value = explain->columns[finding->column].ledger_value;
+	ExplainItem *by_value = NULL;
+	ExplainItem *by_time = NULL;
+
+	for (int i = explain->nitems - 1; i >= 0; i--)
+	{
+		ExplainItem *item = &explain->items[i];
+
+		if (item->is_write || item->column != finding->column)
+			continue;
+		if (was_to_be_mirrored(explain, item, finding->column))
+		{
+			if (by_value == NULL && finding->ledger_value &&
+				ledger_amount_cmp(value, finding->ledger_value) == 0)
+				by_value = item;
+			if (by_time == NULL && item->at <= finding->last_seen)
+				by_time = item;
+		}
+		value = ledger_amount_sub(value, item->change);
+	}
+	return by_value ? by_value : by_time;
+}
+
+/*
+ * The postings that a finding of failed mirrors is about: it is made right
  * after a posting. Of several in between it is not known which they are,
  * unless they are as many as it counts.
  */
 static void
 mark_failed(Explain *explain, const ExplainFinding *finding)
 {
-	ExplainItem *first = NULL;
-	ExplainItem *last = NULL;
+	ExplainItem *last = posting_of_finding(explain, finding);
+	ExplainItem *first = last;
 	int			n = 0;
 	char	   *note = psprintf("The mirror could not write it: SQLSTATE %s, %s.",
 								finding->error_code ? finding->error_code : "not known",
 								finding->note ? finding->note : "no message");
 
-	for (int i = 0; i < explain->nitems; i++)
+	for (ExplainItem *item = explain->items; item < last && finding->count > 1; item++)
 	{
-		ExplainItem *item = &explain->items[i];
-
-		if (item->is_write || item->column != finding->column || !item->mirrored ||
-			!in_window(explain, item) || item->at > finding->last_seen)
-			continue;
-		if (item->at <= finding->first_seen)
+		if (was_to_be_mirrored(explain, item, finding->column) &&
+			(first == last || item->at <= finding->first_seen))
 			first = item;
-		last = item;
 	}
 	for (ExplainItem *item = first; item && item <= last; item++)
-		n += !item->is_write && item->column == finding->column && item->mirrored;
+		n += was_to_be_mirrored(explain, item, finding->column);
 	for (ExplainItem *item = first; item && item <= last; item++)
 	{
-		if (item->is_write || item->column != finding->column || !item->mirrored)
+		if (!was_to_be_mirrored(explain, item, finding->column))
 			continue;
 		item->note = note;
-		if (n == finding->count || item == first || (item == last && finding->count > 1))
+		if (n == finding->count || item == first || item == last)
 			item->failed = true;
 		else
-			item->may_have_failed = finding->count > 2;
+			item->may_have_failed = true;
 	}
 }
 
@@ -129,7 +160,8 @@ mark_counted(Explain *explain)
 {
 	for (int i = 0; i < explain->nfindings; i++)
 	{
-		if (strcmp(explain->findings[i].cause, "mirror_failed") == 0)
+		if (explain->findings[i].column >= 0 &&
+			strcmp(explain->findings[i].cause, "mirror_failed") == 0)
 			mark_failed(explain, &explain->findings[i]);
 	}
 	for (int i = 0; i < explain->nitems; i++)

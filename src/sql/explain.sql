@@ -105,11 +105,13 @@ COMMENT ON FUNCTION ledger.explain_repairs(uuid, smallint) IS 'Internal, for exp
 
 /* Open findings; of those that were rolled back nothing is left to explain. */
 CREATE FUNCTION ledger.explain_findings(user_id uuid, mapping_id smallint)
-	RETURNS TABLE (legacy_column text, cause text, source text, error_code text, note text, first_seen timestamptz, last_seen timestamptz, count bigint)
+	RETURNS TABLE (legacy_column text, cause text, source text, error_code text, note text, first_seen timestamptz, last_seen timestamptz, count bigint,
+		ledger_value numeric)
 	LANGUAGE sql STABLE PARALLEL RESTRICTED SECURITY INVOKER
 	SET search_path = pg_catalog, pg_temp
 AS $$
-	SELECT d.legacy_column, d.cause, d.source, d.error_code, d.note, d.first_seen, d.last_seen, d.count - d.aborted_count
+	SELECT d.legacy_column, d.cause, d.source, d.error_code, d.note, d.first_seen, d.last_seen, d.count - d.aborted_count,
+		d.ledger_value
 	FROM ledger.discrepancy_rows d
 	WHERE d.user_id = explain_findings.user_id AND d.mapping_id = explain_findings.mapping_id AND d.status = 'open'
 		AND d.count > d.aborted_count AND d.cause NOT IN ('refused_write', 'strict_failure')
