@@ -36,6 +36,7 @@
 #include "amount.h"
 #include "batch_parts.h"
 #include "errors.h"
+#include "stats.h"
 
 /* ---- making it ------------------------------------------------------------------ */
 
@@ -482,9 +483,26 @@ raise_first_refused(const Batch *batch)
 	}
 }
 
-void
-ledger_batch_post(Batch *batch)
+static void
+count_items(const Batch *batch)
 {
+	for (int i = 0; i < batch->nitems; i++)
+	{
+		const BatchItem *item = &batch->items[i];
+
+		if (item->state == ITEM_POSTED)
+			ledger_stats_posted(1);
+		else if (item->state == ITEM_REPLAYED)
+			ledger_stats_replayed(1);
+		else if (item->state == ITEM_REFUSED)
+			ledger_stats_refused(item->refusal.sqlstate);
+	}
+}
+
+static void
+post(void *arg)
+{
+	Batch	   *batch = arg;
 	PostingRequest *request = batch->request;
 
 	batch->scratch = AllocSetContextCreate(batch->context, "ledger batch item",
@@ -506,6 +524,15 @@ ledger_batch_post(Batch *batch)
 		UnregisterSnapshot(batch->replay_snapshot);
 	ledger_posting_end(request);
 	MemoryContextDelete(batch->scratch);
+	count_items(batch);
+}
+
+void
+ledger_batch_post(Batch *batch)
+{
+	bool		is_inbox = strcmp(batch->request->operation, "inbox") == 0;
+
+	ledger_stats_batch(is_inbox ? STATS_INBOX : STATS_POST_BATCH, post, batch);
 }
 
 void

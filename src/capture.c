@@ -38,6 +38,7 @@
 #include "mirror.h"
 #include "owner.h"
 #include "own_writes.h"
+#include "stats.h"
 
 #define MAX_STATEMENT	2048	/* bytes of a statement's text that are kept */
 
@@ -307,6 +308,7 @@ capture_outside(Write *write)
 	if (SessionReplicationRole == SESSION_REPLICATION_ROLE_REPLICA)
 	{
 		write->kind = "bypass";
+		ledger_stats_shadow(STATS_BYPASS);
 		store_write(write);
 		return;
 	}

@@ -33,6 +33,7 @@
 #include "errors.h"
 #include "evidence.h"
 #include "owner.h"
+#include "stats.h"
 
 #define TOUCHED_FEW		8		/* users up to which a list is searched */
 
@@ -45,6 +46,23 @@ ledger_compare_status_name(CompareStatus status)
 {
 	return status_names[status];
 }
+
+/* ledger.log_in_sync, the levels as client_min_messages names them */
+static const struct config_enum_entry level_options[] = {
+	{"debug5", DEBUG5, false},
+	{"debug4", DEBUG4, false},
+	{"debug3", DEBUG3, false},
+	{"debug2", DEBUG2, false},
+	{"debug1", DEBUG1, false},
+	{"debug", DEBUG1, true},
+	{"log", LOG, false},
+	{"info", INFO, false},
+	{"notice", NOTICE, false},
+	{"warning", WARNING, false},
+	{NULL, 0, false}
+};
+
+static int	in_sync_level = DEBUG1;
 
 /* ---- one user ------------------------------------------------------------------- */
 
@@ -120,7 +138,24 @@ ledger_compare_agrees(const LegacyTable *table, const LedgerAccount *accounts, i
 		if (ledger_amount_sign(rest) != 0)
 			return false;
 	}
+	if (row->found)
+		ledger_stats_shadow(STATS_MATCH);
 	return row->found;
+}
+
+void
+ledger_compare_count(const CompareColumn *columns, int ncolumns)
+{
+	StatsShadow verdict = STATS_MATCH;
+
+	for (int i = 0; i < ncolumns && verdict != STATS_MISMATCH; i++)
+	{
+		if (columns[i].status == COMPARE_PENDING)
+			verdict = STATS_PENDING;
+		else if (columns[i].status != COMPARE_MATCH)
+			verdict = STATS_MISMATCH;
+	}
+	ledger_stats_shadow(verdict);
 }
 
 int
@@ -195,6 +230,27 @@ warn(const char *user, const CompareColumn *columns, int ncolumns)
 				 errmsg_internal(format, user, describe(columns, ncolumns, true))));
 }
 
+void
+ledger_compare_tell_in_sync(const pg_uuid_t *user_id)
+{
+	if (message_level_is_interesting(in_sync_level))
+		ereport(in_sync_level,
+				(errmsg_internal("shadow mode: ledger and legacy in sync | user_id=%s",
+								 DatumGetCString(DirectFunctionCall1(uuid_out,
+																	 UUIDPGetDatum(user_id))))));
+}
+
+static bool
+all_match(const CompareColumn *columns, int ncolumns)
+{
+	for (int i = 0; i < ncolumns; i++)
+	{
+		if (columns[i].status != COMPARE_MATCH)
+			return false;
+	}
+	return true;
+}
+
 static void
 raise_discrepancy(const char *user, const CompareColumn *columns, int ncolumns)
 {
@@ -241,7 +297,11 @@ ledger_compare_report(const pg_uuid_t *user_id, const CompareColumn *columns, in
 	different = palloc(sizeof(CompareColumn) * ncolumns);
 	n = keep_different(different, columns, ncolumns, false);
 	if (n == 0)
+	{
+		if (all_match(columns, ncolumns))
+			ledger_compare_tell_in_sync(user_id);
 		return;
+	}
 	user = DatumGetCString(DirectFunctionCall1(uuid_out, UUIDPGetDatum(user_id)));
 	if (raise)
 		raise_discrepancy(user, different, n);
@@ -444,8 +504,10 @@ prove_user(const pg_uuid_t *user_id)
 	int			n = ledger_compare_user(user_id, &columns);
 
 	n = keep_different(columns, columns, n, true);
+	ledger_stats_shadow(STATS_PROOF);
 	if (n == 0)
 		return;
+	ledger_stats_shadow(STATS_PROOF_FAILED);
 	ledger_compare_leave_evidence(user_id, columns, n, true, "commit");
 	raise_discrepancy(DatumGetCString(DirectFunctionCall1(uuid_out, UUIDPGetDatum(user_id))),
 					  columns, n);
@@ -502,6 +564,10 @@ xact_callback(XactEvent event, void *arg)
 void
 ledger_compare_init(void)
 {
+	DefineCustomEnumVariable("ledger.log_in_sync",
+							 "Level of the message that ledger and legacy row of a user agree.",
+							 NULL, &in_sync_level, DEBUG1, level_options,
+							 PGC_SUSET, 0, NULL, NULL, NULL);
 	RegisterXactCallback(xact_callback, NULL);
 	RegisterSubXactCallback(subxact_callback, NULL);
 }

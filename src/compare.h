@@ -45,6 +45,9 @@ extern int	ledger_compare_row(const LegacyTable *table, const pg_uuid_t *user_id
 extern bool ledger_compare_agrees(const LegacyTable *table, const LedgerAccount *accounts,
 								  int naccounts, const LegacyRow *row, const Numeric *changes);
 
+/* Counts one compare of a row that does not agree by what its columns say. */
+extern void ledger_compare_count(const CompareColumn *columns, int ncolumns);
+
 /* All attached tables under the active snapshot; *columns is palloc'd. */
 extern int	ledger_compare_user(const pg_uuid_t *user_id, CompareColumn **columns);
 
@@ -55,6 +58,9 @@ extern int	ledger_compare_user(const pg_uuid_t *user_id, CompareColumn **columns
  */
 extern void ledger_compare_report(const pg_uuid_t *user_id, const CompareColumn *columns,
 								  int ncolumns, bool raise);
+
+/* Tells that a row agrees, at the level of ledger.log_in_sync. */
+extern void ledger_compare_tell_in_sync(const pg_uuid_t *user_id);
 
 /*
  * Leaves evidence of what does not match in the ring, if there is one: of what

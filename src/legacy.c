@@ -428,6 +428,23 @@ show_row(const LegacyTable *table, const LegacyRow *row, const LedgerAccount *ac
 	return table->ncolumns;
 }
 
+/* What its columns say if it does not agree; returns how many, 0 if it does. */
+static int
+compare_row(LegacyTable *table, const pg_uuid_t *user_id, const LedgerAccount *accounts,
+			int naccounts, const LegacyRow *row, CompareColumn *columns)
+{
+	int			n;
+
+	if (ledger_compare_agrees(table, accounts, naccounts, row, NULL))
+	{
+		ledger_compare_tell_in_sync(user_id);
+		return 0;
+	}
+	n = ledger_compare_row(table, user_id, accounts, naccounts, row, columns);
+	ledger_compare_count(columns, n);
+	return n;
+}
+
 int
 ledger_legacy_read(const pg_uuid_t *user_id, const LedgerAccount *accounts, int naccounts,
 				   const LedgerSettings *settings, LegacyBalance **list)
@@ -457,10 +474,8 @@ ledger_legacy_read(const pg_uuid_t *user_id, const LedgerAccount *accounts, int 
 		ledger_legacy_fetch(table, user_id, &row);
 		ledger_stats_fetch_end();
 		/* from a row that waits for its opening the read shows that row */
-		if (settings->shadow_mode && (opened || !row.found) &&
-			!ledger_compare_agrees(table, accounts, naccounts, &row, NULL))
-			ncolumns += ledger_compare_row(table, user_id, accounts, naccounts, &row,
-										   columns + ncolumns);
+		if (settings->shadow_mode && (opened || !row.found))
+			ncolumns += compare_row(table, user_id, accounts, naccounts, &row, columns + ncolumns);
 		if (row.found && (settings->source_legacy || !opened))
 			n += show_row(table, &row, accounts, naccounts, *list + n);
 	}

@@ -24,6 +24,7 @@
 #include "legacy_plain.h"
 #include "mirror.h"
 #include "mirror_users.h"
+#include "stats.h"
 
 #define MIRROR_SLICE	10000	/* users whose rows are written together */
 
@@ -246,12 +247,8 @@ static void
 write_strict(Mirror *mirror)
 {
 	MemoryContext context = CurrentMemoryContext;
+	bool		evidence = ledger_evidence_active();
 
-	if (!ledger_evidence_active())
-	{
-		write_watched(mirror);
-		return;
-	}
 	PG_TRY();
 	{
 		write_watched(mirror);
@@ -263,7 +260,11 @@ write_strict(Mirror *mirror)
 		MemoryContextSwitchTo(context);
 		error = CopyErrorData();
 		if (!must_be_raised(error->sqlerrcode))
-			leave_evidence_of_failure(mirror, error);
+		{
+			ledger_stats_shadow(STATS_MIRROR_FAILED);
+			if (evidence)
+				leave_evidence_of_failure(mirror, error);
+		}
 		PG_RE_THROW();
 	}
 	PG_END_TRY();
@@ -346,8 +347,12 @@ compare_after(Mirror *mirror, const char *cause, const char *error_code, const c
 
 	if (ledger_compare_agrees(mirror->table, mirror->accounts, mirror->naccounts, &mirror->row,
 							  mirror->compare_all ? NULL : mirror->deltas))
+	{
+		ledger_compare_tell_in_sync(&mirror->user_id);
 		return;
+	}
 	n = compare_changed(mirror, columns);
+	ledger_compare_count(columns, n);
 	if (cause == NULL && ledger_capture_own_writes(mirror->table, &mirror->user_id, own))
 		cause = "double_write";
 	for (int i = 0; i < n; i++)
@@ -483,6 +488,7 @@ read_accounts(Mirror *mirror, bool locked)
 static void
 finish_row(Mirror *mirror, const ErrorData *error)
 {
+	ledger_stats_shadow(error ? STATS_MIRROR_FAILED : STATS_MIRROR_OK);
 	if (error)
 	{
 		record_failure(mirror, error);
@@ -541,6 +547,7 @@ mirror_user(PostingRequest *request, LegacyTable *table, const MirrorUser *user,
 	read_accounts(mirror, row->exists);
 	if (!row->written && !ledger_plain_add(table, &mirror->user_id, mirror->deltas, &mirror->row))
 		return mirror;
+	ledger_stats_shadow(STATS_MIRROR_OK);
 	if (request->settings->shadow_mode)
 		compare_after(mirror, NULL, NULL, NULL);
 	return NULL;
@@ -583,6 +590,10 @@ mirror_written(PostingRequest *request)
 
 	if (!state->mirrors)
 		return;
+	if (state->written)
+		ledger_stats_lag_end();
+	else
+		ledger_stats_lag_begin(false);
 	foreach(lc, state->tables)
 	{
 		for (int i = 0; i < state->nusers; i += MIRROR_SLICE)
@@ -590,6 +601,7 @@ mirror_written(PostingRequest *request)
 						 Min(MIRROR_SLICE, state->nusers - i));
 		rows += state->nusers;
 	}
+	ledger_stats_lag_end();
 }
 
 void

@@ -32,6 +32,7 @@
 #include "legacy_plain.h"
 #include "mirror.h"
 #include "mirror_users.h"
+#include "stats.h"
 
 /* ---- who is concerned ------------------------------------------------------------- */
 
@@ -121,6 +122,24 @@ ledger_mirror_deltas(const PostingRequest *request, const MirrorUser *user,
 
 /* ---- locks ------------------------------------------------------------------------- */
 
+/* Somebody has changed his row since S: for the first of his accounts in the call. */
+static void
+count_contended(const PostingRequest *request, const MirrorState *state, const MirrorUser *user,
+				const PostingUser *known)
+{
+	const LedgerAccount *wanted = &request->accounts[state->accounts[user->first]].account;
+
+	for (int i = 0; i < known->naccounts; i++)
+	{
+		if (known->accounts[i].type == wanted->type &&
+			known->accounts[i].currency == wanted->currency)
+		{
+			ledger_stats_contended(known->accounts[i].id);
+			return;
+		}
+	}
+}
+
 /* Locks one row, writing it if that is possible now; true: S must be taken anew. */
 static bool
 lock_row(PostingRequest *request, MirrorState *state, LegacyTable *table,
@@ -134,11 +153,14 @@ lock_row(PostingRequest *request, MirrorState *state, LegacyTable *table,
 		ledger_mirror_deltas(request, user, table, row->deltas) &&
 		ledger_plain_add_first(table, &user->user_id, row->deltas, request->snapshot, &row->row))
 	{
-		row->exists = row->written = true;
+		row->exists = row->written = state->written = true;
+		ledger_stats_lag_begin(true);
 		request->changed = true;
 		return false;
 	}
 	row->exists = ledger_legacy_lock_row_first(table, &user->user_id, request->snapshot, &moved);
+	if (moved && user->naccounts > 0)
+		count_contended(request, state, user, known);
 	return moved || !opened;
 }
 
@@ -315,6 +337,8 @@ ledger_mirror_lock(PostingRequest *request)
 {
 	MirrorState *state = request->hook_state ? request->hook_state : begin(request);
 
+	if (state->phase == MIRROR_LOCK)
+		ledger_stats_lag_forget();
 	if (state->tables == NIL)
 		return false;
 	read_users(request, state);

@@ -38,6 +38,7 @@ typedef struct MirrorState
 	int			nusers;
 	int		   *accounts;		/* indexes of the request's users' accounts, by user */
 	MirrorRow  *rows;			/* [table][user] */
+	bool		written;		/* one of them, with its lock */
 } MirrorState;
 
 /* The hook's first half, see PostingHook. */

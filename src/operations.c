@@ -23,6 +23,7 @@
 #include "operations.h"
 #include "posting.h"
 #include "reservation.h"
+#include "stats.h"
 
 #define USDC	"USDC"
 #define USD		"USD"
@@ -85,11 +86,6 @@ ledger_arg_reason(FunctionCallInfo fcinfo, int n)
 
 /* ---- deposits, withdrawals, conversions ------------------------------------------- */
 
-PG_FUNCTION_INFO_V1(ledger_credit_user_usdc);
-PG_FUNCTION_INFO_V1(ledger_debit_user_usdc);
-PG_FUNCTION_INFO_V1(ledger_move_funds_to_fiat_exposure);
-PG_FUNCTION_INFO_V1(ledger_move_funds_to_usdc);
-
 /* (user_id, amount, description, reference_id, reference_type) */
 static int64
 move_usdc(FunctionCallInfo fcinfo, const char *operation, const char *type, bool credit)
@@ -113,14 +109,14 @@ move_usdc(FunctionCallInfo fcinfo, const char *operation, const char *type, bool
 	return ledger_post(request);
 }
 
-Datum
-ledger_credit_user_usdc(PG_FUNCTION_ARGS)
+static Datum
+credit_user_usdc(PG_FUNCTION_ARGS)
 {
 	PG_RETURN_INT64(move_usdc(fcinfo, "credit_user_usdc", "deposit", true));
 }
 
-Datum
-ledger_debit_user_usdc(PG_FUNCTION_ARGS)
+static Datum
+debit_user_usdc(PG_FUNCTION_ARGS)
 {
 	PG_RETURN_INT64(move_usdc(fcinfo, "debit_user_usdc", "withdrawal", false));
 }
@@ -142,15 +138,15 @@ move_funds(FunctionCallInfo fcinfo, const char *operation, const char *from, con
 	return ledger_post(request);
 }
 
-Datum
-ledger_move_funds_to_fiat_exposure(PG_FUNCTION_ARGS)
+static Datum
+move_funds_to_fiat_exposure(PG_FUNCTION_ARGS)
 {
 	PG_RETURN_INT64(move_funds(fcinfo, "move_funds_to_fiat_exposure",
 							   LEDGER_USDC_BALANCE, LEDGER_FIAT_EXPOSURE));
 }
 
-Datum
-ledger_move_funds_to_usdc(PG_FUNCTION_ARGS)
+static Datum
+move_funds_to_usdc(PG_FUNCTION_ARGS)
 {
 	PG_RETURN_INT64(move_funds(fcinfo, "move_funds_to_usdc",
 							   LEDGER_FIAT_EXPOSURE, LEDGER_USDC_BALANCE));
@@ -158,14 +154,12 @@ ledger_move_funds_to_usdc(PG_FUNCTION_ARGS)
 
 /* ---- sales -------------------------------------------------------------------------- */
 
-PG_FUNCTION_INFO_V1(ledger_settle_sale);
-
 /*
  * (user_id, cost, proceeds, order_id, fill_id): stock at cost leaves, cash
  * comes. Two postings, so that the gain is in the open.
  */
-Datum
-ledger_settle_sale(PG_FUNCTION_ARGS)
+static Datum
+settle_sale(PG_FUNCTION_ARGS)
 {
 	const pg_uuid_t *user_id = ledger_arg_uuid(fcinfo, 0, "user_id");
 	Numeric		cost = ledger_arg_amount(fcinfo, 1, USD);
@@ -185,11 +179,6 @@ ledger_settle_sale(PG_FUNCTION_ARGS)
 }
 
 /* ---- the house ----------------------------------------------------------------------- */
-
-PG_FUNCTION_INFO_V1(ledger_convert_buffer);
-PG_FUNCTION_INFO_V1(ledger_fund_broker);
-PG_FUNCTION_INFO_V1(ledger_replenish_buffer);
-PG_FUNCTION_INFO_V1(ledger_open_house_balance);
 
 /* A house type of one currency that the house owns (debit-normal). */
 static const LedgerAccountType *
@@ -213,8 +202,8 @@ house_asset(FunctionCallInfo fcinfo, int n, const char *argument)
  * buffer, received comes into the other. fx_clearing moves 1:1; the difference
  * is house_equity's gain or cost.
  */
-Datum
-ledger_convert_buffer(PG_FUNCTION_ARGS)
+static Datum
+convert_buffer(PG_FUNCTION_ARGS)
 {
 	const LedgerAccountType *from_type = house_asset(fcinfo, 0, "from_type");
 	const LedgerAccountType *to_type = house_asset(fcinfo, 1, "to_type");
@@ -262,8 +251,8 @@ ledger_convert_buffer(PG_FUNCTION_ARGS)
 }
 
 /* (amount, reference_id) */
-Datum
-ledger_fund_broker(PG_FUNCTION_ARGS)
+static Datum
+fund_broker(PG_FUNCTION_ARGS)
 {
 	Numeric		amount = ledger_arg_amount(fcinfo, 0, USD);
 	PostingRequest *request = ledger_posting_new("fund_broker", "internal_transfer");
@@ -276,8 +265,8 @@ ledger_fund_broker(PG_FUNCTION_ARGS)
 }
 
 /* (account_type, amount, reference_id) */
-Datum
-ledger_replenish_buffer(PG_FUNCTION_ARGS)
+static Datum
+replenish_buffer(PG_FUNCTION_ARGS)
 {
 	const LedgerAccountType *type = house_asset(fcinfo, 0, "account_type");
 	Numeric		amount = ledger_arg_amount(fcinfo, 1, type->currency->code);
@@ -295,8 +284,8 @@ ledger_replenish_buffer(PG_FUNCTION_ARGS)
  * (account_type, currency, amount, reason): what a house account holds when
  * the ledger begins. Keyed on type and currency: once for each account.
  */
-Datum
-ledger_open_house_balance(PG_FUNCTION_ARGS)
+static Datum
+open_house_balance(PG_FUNCTION_ARGS)
 {
 	const LedgerAccountType *type;
 	const LedgerCurrency *currency;
@@ -330,8 +319,6 @@ ledger_open_house_balance(PG_FUNCTION_ARGS)
 }
 
 /* ---- post() ---------------------------------------------------------------------------- */
-
-PG_FUNCTION_INFO_V1(ledger_post_transaction);
 
 typedef struct RawPosting
 {
@@ -479,8 +466,8 @@ arg_metadata(FunctionCallInfo fcinfo, int n)
  * (type, postings, idempotency_key, user_id, reference_id, reference_type,
  * description, metadata, effective_at)
  */
-Datum
-ledger_post_transaction(PG_FUNCTION_ARGS)
+static Datum
+post_transaction(PG_FUNCTION_ARGS)
 {
 	PostingRequest *request;
 	const char *key;
@@ -511,8 +498,6 @@ ledger_post_transaction(PG_FUNCTION_ARGS)
 }
 
 /* ---- reversal ---------------------------------------------------------------------------- */
-
-PG_FUNCTION_INFO_V1(ledger_reverse_transaction);
 
 RepairHook	ledger_repair_hook;
 
@@ -614,8 +599,8 @@ find_original(int64 id, int *n)
 }
 
 /* (transaction_id, reason, amount, reference_id) */
-Datum
-ledger_reverse_transaction(PG_FUNCTION_ARGS)
+static Datum
+reverse_transaction(PG_FUNCTION_ARGS)
 {
 	int64		id = ledger_arg_int64(fcinfo, 0, "transaction_id");
 	text	   *reason = ledger_arg_reason(fcinfo, 1);
@@ -661,3 +646,18 @@ ledger_reverse_transaction(PG_FUNCTION_ARGS)
 		ledger_repair_hook.reversed(id, request->transaction_id, reason);
 	PG_RETURN_INT64(request->transaction_id);
 }
+
+/* ---- counted ------------------------------------------------------------------ */
+
+LEDGER_COUNTED(ledger_credit_user_usdc, STATS_CREDIT_USER_USDC, credit_user_usdc);
+LEDGER_COUNTED(ledger_debit_user_usdc, STATS_DEBIT_USER_USDC, debit_user_usdc);
+LEDGER_COUNTED(ledger_move_funds_to_fiat_exposure, STATS_MOVE_FUNDS_TO_FIAT_EXPOSURE,
+			   move_funds_to_fiat_exposure);
+LEDGER_COUNTED(ledger_move_funds_to_usdc, STATS_MOVE_FUNDS_TO_USDC, move_funds_to_usdc);
+LEDGER_COUNTED(ledger_settle_sale, STATS_SETTLE_SALE, settle_sale);
+LEDGER_COUNTED(ledger_convert_buffer, STATS_CONVERT_BUFFER, convert_buffer);
+LEDGER_COUNTED(ledger_fund_broker, STATS_FUND_BROKER, fund_broker);
+LEDGER_COUNTED(ledger_replenish_buffer, STATS_REPLENISH_BUFFER, replenish_buffer);
+LEDGER_COUNTED(ledger_open_house_balance, STATS_OPEN_HOUSE_BALANCE, open_house_balance);
+LEDGER_COUNTED(ledger_post_transaction, STATS_POST, post_transaction);
+LEDGER_COUNTED(ledger_reverse_transaction, STATS_REVERSE_TRANSACTION, reverse_transaction);

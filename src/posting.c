@@ -38,6 +38,7 @@
 #include "errors.h"
 #include "place.h"
 #include "posting.h"
+#include "stats.h"
 #include "stripe.h"
 
 PostingHook ledger_posting_hook = {NULL, NULL, NULL};
@@ -51,6 +52,8 @@ replay(PostingRequest *request, int64 id)
 	ledger_refusal_raise(ledger_posting_refuse_replay(request, id));
 	request->transaction_id = id;
 	request->replayed = true;
+	if (!request->is_opening)
+		ledger_stats_replayed(1);
 }
 
 void
@@ -344,6 +347,7 @@ update_plain(PostingRequest *request)
 		set_totals(pa);
 		if (ledger_account_update(request->store, account, request->snapshot) != TM_Ok)
 		{
+			ledger_stats_contended(account->id);
 			if (first)
 				return UPDATE_LATE;
 			request->moved = true;
@@ -426,13 +430,17 @@ lock_accounts(PostingRequest *request)
 			continue;
 		if (ledger_account_lock(request->store, account, request->snapshot, follow) != TM_Ok)
 		{
+			ledger_stats_contended(account->id);
 			if (!follow)
 				return false;
 			elog(ERROR, "account " INT64_FORMAT " is gone", account->id);
 		}
 		follow = true;
 		if (!ItemPointerEquals(&before, &account->tid))
+		{
+			ledger_stats_contended(account->id);
 			request->moved = true;
+		}
 	}
 	return true;
 }

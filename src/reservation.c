@@ -24,6 +24,7 @@
 #include "errors.h"
 #include "operations.h"
 #include "reservation.h"
+#include "stats.h"
 
 enum
 {
@@ -361,8 +362,6 @@ plan_draws(const pg_uuid_t *user_id, const pg_uuid_t *order_id, DrawKind kind, N
 
 /* ---- reserve ------------------------------------------------------------------------- */
 
-PG_FUNCTION_INFO_V1(ledger_reserve_for_investment);
-
 static void
 insert_reservation(const PostingRequest *request, bool has_expiry, TimestampTz expires_at)
 {
@@ -388,8 +387,8 @@ insert_reservation(const PostingRequest *request, bool has_expiry, TimestampTz e
 }
 
 /* (user_id, amount, order_id, expires_at) */
-Datum
-ledger_reserve_for_investment(PG_FUNCTION_ARGS)
+static Datum
+reserve_for_investment(PG_FUNCTION_ARGS)
 {
 	const pg_uuid_t *user_id = ledger_arg_uuid(fcinfo, 0, "user_id");
 	Numeric		amount = ledger_arg_amount(fcinfo, 1, "USDC");
@@ -418,9 +417,6 @@ ledger_reserve_for_investment(PG_FUNCTION_ARGS)
 }
 
 /* ---- release ------------------------------------------------------------------------- */
-
-PG_FUNCTION_INFO_V1(ledger_release_reservation);
-PG_FUNCTION_INFO_V1(ledger_expire_reservations);
 
 static PostingRequest *
 release_request(const char *operation, const pg_uuid_t *user_id, const pg_uuid_t *order_id)
@@ -455,8 +451,8 @@ post_release(PostingRequest *request, ReservationPlan *plan)
 }
 
 /* (user_id, amount, order_id, release_id) */
-Datum
-ledger_release_reservation(PG_FUNCTION_ARGS)
+static Datum
+release_reservation(PG_FUNCTION_ARGS)
 {
 	const pg_uuid_t *user_id = ledger_arg_uuid(fcinfo, 0, "user_id");
 	Numeric		amount = PG_ARGISNULL(1) ? NULL : ledger_arg_amount(fcinfo, 1, "USDC");
@@ -480,8 +476,6 @@ ledger_release_reservation(PG_FUNCTION_ARGS)
 
 /* ---- execute ------------------------------------------------------------------------- */
 
-PG_FUNCTION_INFO_V1(ledger_execute_investment);
-
 /* A fill's key: operation:order_id:fill_id, without a fill_id the order alone. */
 void
 ledger_set_fill(PostingRequest *request, const pg_uuid_t *order_id, const char *fill_id)
@@ -496,8 +490,8 @@ ledger_set_fill(PostingRequest *request, const pg_uuid_t *order_id, const char *
 }
 
 /* (user_id, amount, order_id, fill_id) */
-Datum
-ledger_execute_investment(PG_FUNCTION_ARGS)
+static Datum
+execute_investment(PG_FUNCTION_ARGS)
 {
 	const pg_uuid_t *user_id = ledger_arg_uuid(fcinfo, 0, "user_id");
 	Numeric		amount;
@@ -612,8 +606,8 @@ takes_postings(const PostingRequest *all, int user)
 }
 
 /* (max_count) */
-Datum
-ledger_expire_reservations(PG_FUNCTION_ARGS)
+static Datum
+expire_reservations(PG_FUNCTION_ARGS)
 {
 	int64		max;
 	Reservation *due;
@@ -642,6 +636,7 @@ ledger_expire_reservations(PG_FUNCTION_ARGS)
 			expired++;
 	}
 	ledger_posting_cancel(all);
+	ledger_stats_posted(expired);
 	PG_RETURN_INT64(expired);
 }
 
@@ -758,3 +753,10 @@ ledger_reservation_plan_reversal(PostingRequest *request, int64 original)
 	turn_round(plan, amount);
 	return plan;
 }
+
+/* ---- counted ------------------------------------------------------------------ */
+
+LEDGER_COUNTED(ledger_reserve_for_investment, STATS_RESERVE_FOR_INVESTMENT, reserve_for_investment);
+LEDGER_COUNTED(ledger_release_reservation, STATS_RELEASE_RESERVATION, release_reservation);
+LEDGER_COUNTED(ledger_execute_investment, STATS_EXECUTE_INVESTMENT, execute_investment);
+LEDGER_COUNTED(ledger_expire_reservations, STATS_EXPIRE_RESERVATIONS, expire_reservations);

@@ -14,6 +14,18 @@
 #include "stats.h"
 #include "stats_shared.h"
 
+/* A call that is being counted; the innermost is current. */
+typedef struct StatsFrame
+{
+	struct StatsFrame *outer;
+	StatsCalls *calls;
+	instr_time	began;
+	bool		replayed;
+	bool		itemised;		/* what it did is counted as it does it */
+} StatsFrame;
+
+static StatsFrame *current = NULL;
+
 /* The read that this backend is at. */
 static struct
 {
@@ -33,10 +45,130 @@ nanoseconds(instr_time time)
 	return Max(ns, 0);
 }
 
+static StatsCounters *
+tracked(void)
+{
+	return ledger_track ? ledger_stats_counters() : NULL;
+}
+
+/* ---- calls ----------------------------------------------------------------------- */
+
+static void
+begin(StatsFrame *frame, StatsCalls *calls, bool itemised)
+{
+	frame->outer = current;
+	frame->calls = calls;
+	frame->replayed = false;
+	frame->itemised = itemised;
+	calls->calls++;
+	current = frame;
+	INSTR_TIME_SET_CURRENT(frame->began);
+}
+
+/* Its time, whatever came of it. */
+static void
+end(StatsFrame *frame)
+{
+	instr_time	now;
+
+	INSTR_TIME_SET_CURRENT(now);
+	INSTR_TIME_SUBTRACT(now, frame->began);
+	ledger_stats_time(&frame->calls->times, nanoseconds(now));
+	current = frame->outer;
+}
+
+/* While an error is handled. */
+static void
+end_with_error(StatsFrame *frame)
+{
+	end(frame);
+	frame->calls->errors[ledger_stats_code_place(geterrcode())]++;
+}
+
+Datum
+ledger_stats_call(StatsOperation operation, PGFunction function, FunctionCallInfo fcinfo)
+{
+	StatsCounters *counters = tracked();
+	StatsFrame	frame;
+	Datum		result;
+
+	if (counters == NULL)
+		return function(fcinfo);
+	begin(&frame, &counters->calls[operation], operation == STATS_EXPIRE_RESERVATIONS);
+	PG_TRY();
+	{
+		result = function(fcinfo);
+	}
+	PG_CATCH();
+	{
+		end_with_error(&frame);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	end(&frame);
+	if (frame.itemised)
+		return result;
+	if (frame.replayed)
+		frame.calls->replayed++;
+	else if (!fcinfo->isnull)
+		frame.calls->posted++;
+	return result;
+}
+
+void
+ledger_stats_batch(StatsOperation operation, void (*post) (void *batch), void *batch)
+{
+	StatsCounters *counters = tracked();
+	StatsFrame	frame;
+
+	if (counters == NULL)
+	{
+		post(batch);
+		return;
+	}
+	begin(&frame, &counters->calls[operation], true);
+	PG_TRY();
+	{
+		post(batch);
+	}
+	PG_CATCH();
+	{
+		end_with_error(&frame);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	end(&frame);
+}
+
+void
+ledger_stats_posted(int64 n)
+{
+	if (current && current->itemised)
+		current->calls->posted += n;
+}
+
+void
+ledger_stats_replayed(int64 n)
+{
+	if (current && current->itemised)
+		current->calls->replayed += n;
+	else if (current)
+		current->replayed = true;
+}
+
+void
+ledger_stats_refused(int sqlstate)
+{
+	if (current && current->itemised)
+		current->calls->errors[ledger_stats_code_place(sqlstate)]++;
+}
+
+/* ---- reads ------------------------------------------------------------------------ */
+
 void
 ledger_stats_read_begin(void)
 {
-	reading.active = ledger_track && ledger_stats_counters() != NULL;
+	reading.active = tracked() != NULL;
 	if (!reading.active)
 		return;
 	reading.fetched = false;
@@ -85,6 +217,93 @@ ledger_stats_read_end(void)
 	fetching = nanoseconds(reading.fetching);
 	ledger_stats_time(&counters->reads[STATS_READ_LEGACY], fetching);
 	ledger_stats_time(&counters->reads[STATS_READ_LEDGER], all - Min(all, fetching));
+}
+
+/* ---- shadow mode -------------------------------------------------------------------- */
+
+static struct
+{
+	bool		active;
+	bool		written;		/* a legacy row */
+	instr_time	began;
+} lag;
+
+void
+ledger_stats_shadow(StatsShadow what)
+{
+	StatsCounters *counters = tracked();
+
+	if (what == STATS_MIRROR_OK)
+		lag.written = true;
+	if (counters)
+		counters->shadow[what]++;
+}
+
+void
+ledger_stats_lag_forget(void)
+{
+	lag.active = false;
+}
+
+/* Of several rows the first: one side is complete with the last of its own. */
+void
+ledger_stats_lag_begin(bool row)
+{
+	if (lag.active || tracked() == NULL)
+		return;
+	lag.active = true;
+	lag.written = row;
+	INSTR_TIME_SET_CURRENT(lag.began);
+}
+
+void
+ledger_stats_lag_end(void)
+{
+	StatsCounters *counters = tracked();
+	instr_time	now;
+
+	if (!lag.active || !lag.written || counters == NULL)
+		return;
+	lag.active = false;
+	INSTR_TIME_SET_CURRENT(now);
+	INSTR_TIME_SUBTRACT(now, lag.began);
+	ledger_stats_time(&counters->lag, nanoseconds(now));
+}
+
+/* ---- accounts, and the worker ---------------------------------------------------------- */
+
+/* It has waited, most likely: a lock that is held so shortly is nothing beside it. */
+void
+ledger_stats_contended(int64 account_id)
+{
+	if (tracked())
+		ledger_stats_count_account(account_id);
+}
+
+static instr_time task_began;
+
+/* Inside the transaction. */
+void
+ledger_stats_task_begin(void)
+{
+	(void) ledger_stats_counters();
+	INSTR_TIME_SET_CURRENT(task_began);
+}
+
+void
+ledger_stats_task_end(const char *name, bool failed)
+{
+	StatsCounters *counters = tracked();
+	instr_time	now;
+	int			place;
+
+	if (counters == NULL || (place = ledger_stats_task_place(name)) < 0)
+		return;
+	INSTR_TIME_SET_CURRENT(now);
+	INSTR_TIME_SUBTRACT(now, task_began);
+	counters->tasks[place].runs++;
+	counters->tasks[place].failures += failed;
+	counters->tasks[place].total_ns += nanoseconds(now);
 }
 
 void

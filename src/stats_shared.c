@@ -55,11 +55,14 @@ typedef struct StatsDatabase
 	StatsCounters gone;			/* of sessions that have ended */
 	StatsCounters base;			/* of all, when they were last reset */
 	StatsFlush	flushed;		/* of all, when the worker last stored them */
+	StatsAccount accounts[STATS_ACCOUNTS];
 } StatsDatabase;
 
 typedef struct StatsShared
 {
 	int			nslots;
+	pg_atomic_uint32 codes[STATS_CODES];	/* behind the rules; 0: not taken */
+	char		tasks[STATS_TASKS][STATS_TASK_NAME];	/* empty: not taken */
 	StatsDatabase databases[STATS_MAX_DATABASES];
 } StatsShared;
 
@@ -130,6 +133,111 @@ sum_up(const StatsDatabase *database, StatsCounters *sum)
 		if (slot(i)->database == database->database)
 			add(sum, &slot(i)->counters, sizeof(StatsCounters));
 	}
+}
+
+/* ---- places that all share ------------------------------------------------------- */
+
+int
+ledger_stats_code(int place)
+{
+	if (place < STATS_RULES)
+		return MAKE_SQLSTATE('L', 'G', '0', '0' + (place + 1) / 10, '0' + (place + 1) % 10);
+	return shared && place < STATS_OTHER ? pg_atomic_read_u32(&shared->codes[place]) : 0;
+}
+
+/* Without a lock: an error is being handled, and nobody knows where it came from. */
+int
+ledger_stats_code_place(int sqlstate)
+{
+	for (int i = 0; i < STATS_OTHER; i++)
+	{
+		uint32		expected = 0;
+
+		if (ledger_stats_code(i) == sqlstate)
+			return i;
+		if (i >= STATS_RULES && ledger_stats_code(i) == 0 &&
+			(pg_atomic_compare_exchange_u32(&shared->codes[i], &expected, sqlstate) ||
+			 (int) expected == sqlstate))
+			return i;
+	}
+	return STATS_OTHER;
+}
+
+int
+ledger_stats_task_place(const char *name)
+{
+	int			place = -1;
+
+	LWLockAcquire(lock, LW_EXCLUSIVE);
+	for (int i = 0; i < STATS_TASKS && place < 0; i++)
+	{
+		if (shared->tasks[i][0] == '\0')
+			strlcpy(shared->tasks[i], name, STATS_TASK_NAME);
+		if (strncmp(shared->tasks[i], name, STATS_TASK_NAME - 1) == 0)
+			place = i;
+	}
+	LWLockRelease(lock);
+	return place;
+}
+
+void
+ledger_stats_task_names(char names[STATS_TASKS][STATS_TASK_NAME])
+{
+	memset(names, 0, STATS_TASKS * STATS_TASK_NAME);
+	if (shared == NULL)
+		return;
+	LWLockAcquire(lock, LW_SHARED);
+	memcpy(names, shared->tasks, sizeof(shared->tasks));
+	LWLockRelease(lock);
+}
+
+/*
+ * One that finds no place takes that of the least and goes on from its count:
+ * so what is contended most is always among them, and its count at most too
+ * high by the least.
+ */
+void
+ledger_stats_count_account(int64 id)
+{
+	StatsDatabase *database;
+
+	LWLockAcquire(lock, LW_EXCLUSIVE);
+	database = find_database(MyDatabaseId);
+	if (database)
+	{
+		StatsAccount *least = &database->accounts[0];
+		StatsAccount *account = NULL;
+
+		for (int i = 0; i < STATS_ACCOUNTS && account == NULL; i++)
+		{
+			if (database->accounts[i].id == id)
+				account = &database->accounts[i];
+			else if (database->accounts[i].count < least->count)
+				least = &database->accounts[i];
+		}
+		if (account == NULL)
+		{
+			account = least;
+			account->id = id;
+		}
+		account->count++;
+	}
+	LWLockRelease(lock);
+}
+
+void
+ledger_stats_accounts(StatsAccount *accounts)
+{
+	StatsDatabase *database;
+
+	memset(accounts, 0, sizeof(StatsAccount) * STATS_ACCOUNTS);
+	if (shared == NULL)
+		return;
+	LWLockAcquire(lock, LW_SHARED);
+	database = find_database(MyDatabaseId);
+	if (database)
+		memcpy(accounts, database->accounts, sizeof(database->accounts));
+	LWLockRelease(lock);
 }
 
 /* ---- a backend's slot ------------------------------------------------------------ */
@@ -234,6 +342,24 @@ ledger_stats_now(TimestampTz *reset_at)
 	return sum;
 }
 
+void
+ledger_stats_reset(void)
+{
+	StatsDatabase *database;
+
+	if (shared == NULL)
+		return;
+	LWLockAcquire(lock, LW_EXCLUSIVE);
+	database = find_database(MyDatabaseId);
+	if (database)
+	{
+		sum_up(database, &database->base);
+		memset(database->accounts, 0, sizeof(database->accounts));
+		database->reset_at = GetCurrentTimestamp();
+	}
+	LWLockRelease(lock);
+}
+
 /* ---- what the worker stores ---------------------------------------------------------- */
 
 bool
@@ -288,17 +414,27 @@ settle(StatsDatabase *database)
 	free(sum);
 }
 
+/* What of it is kept: all but how many slots there are, which may change. */
+static char *
+kept(size_t *size)
+{
+	*size = sizeof(StatsShared) - offsetof(StatsShared, codes);
+	return (char *) shared + offsetof(StatsShared, codes);
+}
+
 static bool
 write_file(FILE *file)
 {
-	SavedHeader header = {SAVED_MAGIC, PG_VERSION_NUM, sizeof(StatsDatabase)};
+	SavedHeader header = {SAVED_MAGIC, PG_VERSION_NUM, sizeof(StatsShared)};
+	size_t		size;
+	char	   *data = kept(&size);
 	pg_crc32c	crc;
 
 	INIT_CRC32C(crc);
-	COMP_CRC32C(crc, shared->databases, sizeof(shared->databases));
+	COMP_CRC32C(crc, data, size);
 	FIN_CRC32C(crc);
 	return fwrite(&header, sizeof(header), 1, file) == 1 &&
-		fwrite(shared->databases, sizeof(shared->databases), 1, file) == 1 &&
+		fwrite(data, size, 1, file) == 1 &&
 		fwrite(&crc, sizeof(crc), 1, file) == 1;
 }
 
@@ -350,17 +486,19 @@ static bool
 read_file(FILE *file)
 {
 	SavedHeader header;
+	size_t		size;
+	char	   *data = kept(&size);
 	pg_crc32c	saved;
 	pg_crc32c	crc;
 
 	if (fread(&header, sizeof(header), 1, file) != 1 || header.magic != SAVED_MAGIC ||
 		header.version / 10000 != PG_VERSION_NUM / 10000 ||
-		header.size != sizeof(StatsDatabase) ||
-		fread(shared->databases, sizeof(shared->databases), 1, file) != 1 ||
+		header.size != sizeof(StatsShared) ||
+		fread(data, size, 1, file) != 1 ||
 		fread(&saved, sizeof(saved), 1, file) != 1)
 		return false;
 	INIT_CRC32C(crc);
-	COMP_CRC32C(crc, shared->databases, sizeof(shared->databases));
+	COMP_CRC32C(crc, data, size);
 	FIN_CRC32C(crc);
 	return EQ_CRC32C(crc, saved);
 }
@@ -375,7 +513,10 @@ load(void)
 		return;
 	if (!was_clean() || !read_file(file))
 	{
-		memset(shared->databases, 0, sizeof(shared->databases));
+		size_t		size;
+		char	   *data = kept(&size);
+
+		memset(data, 0, size);
 		ereport(LOG,
 				(errmsg("the ledger's statistics begin anew"),
 				 errdetail("The file \"%s\" is not of a clean stop, or cannot be read.", SAVED_FILE)));

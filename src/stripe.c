@@ -45,6 +45,7 @@
 #include "errors.h"
 #include "lock_wait.h"
 #include "place.h"
+#include "stats.h"
 #include "stripe.h"
 
 #define MAX_REMEMBERED	64
@@ -401,6 +402,7 @@ add_to_any(Store *store, const LedgerAccount *account, Stripe *stripe, Remembere
 			continue;
 		if (result == STRIPE_UNSEEN)
 			ledger_store_serialization_failure();
+		ledger_stats_contended(account->id);
 		wait_a_while(stripe->holder);
 		first = stripe->stripe;
 		i = -1;
@@ -420,6 +422,7 @@ add_in_order(Store *store, const LedgerAccount *account, Stripe *stripe, Remembe
 			case STRIPE_ADDED:
 				return true;
 			case STRIPE_HELD:
+				ledger_stats_contended(account->id);
 				XactLockTableWait(stripe->holder, NULL, NULL, XLTW_None);
 				break;
 			default:

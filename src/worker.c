@@ -166,6 +166,7 @@ run_slice(Task *task)
 		StartTransactionCommand();
 		(void) SPI_connect();
 		PushActiveSnapshot(GetTransactionSnapshot());
+		ledger_stats_task_begin();
 		more = task->slice();
 		PopActiveSnapshot();
 		(void) SPI_finish();
@@ -192,6 +193,7 @@ run_slice(Task *task)
 	}
 	PG_END_TRY();
 	in_slice = false;
+	ledger_stats_task_end(task->activity, failed);
 	pgstat_report_stat(true);
 	pgstat_report_activity(STATE_IDLE, NULL);
 	return more;

@@ -49,6 +49,11 @@ AS $$
 			'identity', 'test_clock_log', 'cut_over_rehearsals', 'retirements', 'roll_backs',
 			'worker_status', 'worker_heartbeat', 'evidence_losses', 'evidence_pending', 'read_timings',
 			'backfill_runs', 'backfill_progress', 'backfill_findings', 'backfill_waiting']),
+		('operator', 'routine', 'EXECUTE', ARRAY[
+			'stat_reset', 'latency_bound', 'latency_percentile', 'stat_get_operations', 'stat_get_errors', 'stat_get_times',
+			'stat_get_shadow', 'stat_get_accounts', 'stat_get_tasks']),
+		('operator', 'relation', 'SELECT', ARRAY[
+			'stat_operations', 'stat_errors', 'stat_reads', 'stat_shadow', 'stat_accounts', 'stat_worker']),
 		('operator', 'relation', 'DELETE', ARRAY['inbox_results']),
 		('operator', 'type', 'USAGE', ARRAY['settings_row', 'repaired_column', 'gate']),
 
@@ -80,7 +85,7 @@ AS $$
 			'backfill_open_run', 'backfill_next', 'backfill_record', 'backfill_record_end', 'backfill_stop',
 			'evidence_start', 'evidence_beat', 'evidence_lost', 'evidence_resolved', 'evidence_store',
 			'evidence_settle', 'evidence_trim', 'worker_expire',
-			'latency_bound', 'read_timings_store', 'read_timings_trim',
+			'read_timings_store', 'read_timings_trim',
 			'explain_postings', 'explain_assignment', 'explain_writes', 'explain_repairs', 'explain_findings', 'explain_capture',
 			'repair_undone', 'explain_write_at', 'explain_other_write', 'explain_other_posting',
 			'verify_accounts', 'verify_journal', 'verify_reservations', 'verify_catalog', 'verify_legacy'])

@@ -61,6 +61,7 @@ INSERT INTO public.expected VALUES
 	('undo_repair', 'repair_id bigint, reason text', 'bigint', 'volatile'),
 	('explain_discrepancy', 'user_id uuid', 'SETOF legacy_column text, difference numeric, cause text, transaction_id bigint, at timestamp with time zone, detail text', 'stable'),
 	('evidence_status', '', 'SETOF active boolean, size integer, used integer, recorded bigint, stored bigint, dropped bigint, worker_pid integer', 'volatile'),
+	('stat_reset', '', 'void', 'volatile'),
 	('read_latency', 'since timestamp with time zone, OUT ledger_p95_ms double precision, OUT legacy_p95_ms double precision, OUT reads bigint', 'ledger_p95_ms double precision, legacy_p95_ms double precision, reads bigint', 'stable'),
 	('readiness', '', 'SETOF gate text, required text, observed text, passed boolean, since timestamp with time zone, hint text', 'stable'),
 	('cut_over', 'IN dry_run boolean DEFAULT false, IN force boolean DEFAULT false, IN reason text DEFAULT NULL::text', 'void', 'volatile'),
@@ -124,8 +125,10 @@ SELECT is_empty($$SELECT f.oid::regprocedure FROM public.functions f WHERE has_f
 	'PUBLIC may execute no function');
 SELECT is_empty($$SELECT f.oid::regprocedure FROM public.functions f
 	JOIN pg_proc p USING (oid) CROSS JOIN LATERAL aclexplode(COALESCE(p.proacl, acldefault('f', p.proowner))) a
-	WHERE a.grantee <> p.proowner$$,
-	'nobody but the owner may, until access is granted');
+	WHERE a.grantee <> p.proowner
+	  AND NOT (a.grantee = 'pg_monitor'::regrole AND p.proname IN ('latency_bound', 'latency_percentile', 'stat_get_accounts',
+		'stat_get_errors', 'stat_get_operations', 'stat_get_shadow', 'stat_get_tasks', 'stat_get_times'))$$,
+	'nobody but the owner may, until access is granted; pg_monitor what the statistics are made of');
 SELECT is_empty($$SELECT f.oid::regprocedure FROM public.functions f
 	WHERE f.prosecdef AND NOT COALESCE((SELECT bool_or(c ~ '^search_path=pg_catalog, *("pg_temp"|pg_temp)$') FROM unnest(f.proconfig) c), false)$$,
 	'SECURITY DEFINER: search_path is pg_catalog, pg_temp');

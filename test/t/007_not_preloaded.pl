@@ -110,5 +110,8 @@ SELECT ledger.set_account_status(ledger.open_account('usdc_balance', '$three'), 
 SELECT ledger.repair(dry_run => false, reason => 'x');
 SQL
 ledger_ok($node, 'the ledger holds');
+is($node->safe_psql('postgres', 'SELECT count(*), sum(calls), sum(total_ms) FROM ledger.stat_operations; SELECT compares, reset_at FROM ledger.stat_shadow; SELECT sum(reads) FROM ledger.stat_reads; SELECT ledger.stat_reset()'),
+	"17|0|0\n0|\n0\n", 'nothing is counted');
+
 $node->stop;
 done_testing();
