@@ -87,6 +87,22 @@ is(code_of($db, "PREPARE TRANSACTION 'double'"), 'LG003', 'a double write cannot
 $db->rollback;
 is(query('SELECT count(*) FROM pg_prepared_xacts'), '0', 'and is not');
 
+# ---- hazard 21: prepared, restarted, the cut-over, committed ----------------------
+
+query(<<SQL);
+BEGIN;
+SELECT ledger.debit_user_usdc('$one', 2, 'over a restart');
+PREPARE TRANSACTION 'in the way of the cut-over';
+SQL
+$db->disconnect;
+$node->restart;
+$db = connection($node);
+is(code_of($db, q{CALL ledger.cut_over(force => true, reason => 'it cannot be forced')}), 'LG006', 'the cut-over is refused');
+like($db->errstr, qr/no_prepared_transaction: 'in the way of the cut-over'/, 'and names it');
+query("COMMIT PREPARED 'in the way of the cut-over'");
+is(query("SELECT count(*) FROM ledger.compare_balances('$one') WHERE status <> 'match'"), '0', 'committed, both sides are equal');
+ledger_ok($node, 'the ledger holds after a restart and COMMIT PREPARED');
+
 # ---- waits that end early ----------------------------------------------------
 
 # What a session of ours holds while the sub runs in others.

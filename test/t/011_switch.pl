@@ -49,7 +49,7 @@ sub finished_ok
 	unlike($load->{err}, qr/ERROR|aborted/, "$name: no client met an error") or diag($load->{err});
 }
 
-# ---- no transaction mixes two modes ------------------------------------------------
+# ---- hazard 26: no transaction mixes two modes ------------------------------------------------
 
 # Two movements a transaction of a customer whom nobody else moves.  Mirrored,
 # they move his legacy row by 1.01, else not at all: 1 or 0.01 would be a mixture.
@@ -102,7 +102,7 @@ foreach my $mode (@modes, $modes[0])
 $other->do("SELECT ledger.repair(dry_run => false, reason => 'shadow mode was off')");
 ledger_ok($node, 'the ledger holds after the switching');
 
-# ---- who waits holds up nobody --------------------------------------------------------
+# ---- hazard 27: who waits holds up nobody --------------------------------------------------------
 
 # Latencies in ms of a load's transactions, sorted.
 sub latencies
