@@ -72,11 +72,31 @@ INSERT INTO ledger.evidence_losses (kind, count, at, last_at) VALUES ('overflow'
 SELECT * FROM closed;
 ROLLBACK;
 
--- hazard 29: an ignore rule, or a tolerance, makes a run look clean; and a run of some users alone is no full one.
+-- hazard 29: a tolerance makes a run look clean: it does not count, nor does a run of some users alone.
 BEGIN;
 UPDATE public.balances SET buying_power = 5 WHERE user_id = :bob;
 CALL ledger.run_reconciliation(tolerance => 1000);
+CALL ledger.run_reconciliation('sample', fraction => 0.000001);
 SELECT * FROM closed;
+ROLLBACK;
+
+-- hazard 29: whom the backfill could not open; a backfill that is not finished.
+BEGIN;
+INSERT INTO ledger.backfill_findings (run_id, mapping_id, key, reason, detail, first_seen, last_seen)
+	VALUES (1, 1, 'somebody', 'negative', 'below zero', ledger.clock(), ledger.clock());
+SELECT * FROM closed;
+ROLLBACK;
+BEGIN;
+INSERT INTO ledger.backfill_runs (total, started_at, updated_at, requested_by) VALUES (3, ledger.clock(), ledger.clock(), 'a test');
+SELECT gate, hint FROM closed;
+ROLLBACK;
+
+-- hazard 29: a difference that a rule ignores.
+SELECT ledger.ignore_discrepancy(:carol, NULL, 'nobody cares', ledger.clock() + interval '1 hour') > 0 AS ruled;
+BEGIN;
+UPDATE public.balances SET buying_power = buying_power + 1 WHERE user_id = :carol;
+CALL ledger.run_reconciliation();
+SELECT gate, hint FROM closed;
 ROLLBACK;
 
 -- hazard 29: nobody reads, so that nothing is compared on reads.

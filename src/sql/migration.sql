@@ -197,9 +197,9 @@ COMMENT ON FUNCTION ledger.gates_of_findings() IS 'Internal: rows of readiness()
 
 /*
  * Every posting in shadow mode is compared as it is mirrored. What is not, is
- * looked at here: a user who was never opened, a posting while nothing was
- * mirrored, a write past the ledger. All of these must be in the snapshot of a
- * recorded run that found nothing.
+ * looked at here: a user who was never opened, whom a full run reports and the
+ * backfill finds, a posting while nothing was mirrored, a write past the
+ * ledger. All of these must be in the snapshot of a recorded run.
  */
 CREATE FUNCTION ledger.coverage(OUT observed text, OUT passed boolean, OUT since timestamptz, OUT hint text)
 	LANGUAGE sql STABLE PARALLEL RESTRICTED SECURITY INVOKER
@@ -209,19 +209,26 @@ AS $$
 		SELECT f.id AS full_id, f.started_at AS full_at, ledger.mode_since('shadow') AS shadow_since, l.id AS last_id,
 			l.finished_at AS last_at, l.discrepancies,
 			(SELECT count(*) FROM ledger.legacy_writes w
-				WHERE l.id IS NULL OR NOT pg_visible_in_snapshot(w.xact, l.snapshot)) AS writes
+				WHERE l.id IS NULL OR NOT pg_visible_in_snapshot(w.xact, l.snapshot)) AS writes,
+			(SELECT count(*) FROM ledger.backfill_findings b WHERE b.status = 'open') AS findings,
+			(SELECT max(b.id) FROM ledger.backfill_runs b WHERE b.finished_at IS NULL) AS backfill
 		FROM (SELECT 1) one
 		LEFT JOIN (SELECT r.* FROM ledger.last_run(true) r WHERE r.id IS NOT NULL) f ON true
 		LEFT JOIN (SELECT r.* FROM ledger.last_run(false) r WHERE r.id IS NOT NULL) l ON true
 	)
 	SELECT CASE WHEN f.full_id IS NULL THEN 'no full run recorded'
 			WHEN f.shadow_since IS NULL THEN 'postings are not mirrored'
+			WHEN f.findings > 0 THEN format('%s legacy rows from which nobody could be opened', f.findings)
+			WHEN f.backfill IS NOT NULL THEN format('backfill %s is not finished', f.backfill)
 			WHEN f.full_at < f.shadow_since THEN format('full run %s is older than shadow mode', f.full_id)
 			WHEN f.writes > 0 THEN format('%s writes past the ledger since run %s', f.writes, f.last_id)
 			ELSE format('run %s, and each posting since', f.last_id) END,
-		COALESCE(f.full_at >= f.shadow_since AND f.writes = 0, false),
+		COALESCE(f.full_at >= f.shadow_since AND f.writes = 0 AND f.findings = 0 AND f.backfill IS NULL, false),
 		f.last_at,
-		CASE WHEN f.shadow_since IS NULL THEN 'Call ledger.configure(shadow_mode => true).' ELSE 'CALL ledger.run_reconciliation().' END
+		CASE WHEN f.shadow_since IS NULL THEN 'Call ledger.configure(shadow_mode => true).'
+			WHEN f.findings > 0 THEN 'Correct the rows that ledger.backfill_findings lists, then CALL ledger.backfill().'
+			WHEN f.backfill IS NOT NULL THEN 'CALL ledger.backfill().'
+			ELSE 'CALL ledger.run_reconciliation().' END
 	FROM facts f
 $$;
 REVOKE ALL ON FUNCTION ledger.coverage() FROM PUBLIC;
