@@ -76,7 +76,7 @@ ROLLBACK;
 BEGIN;
 UPDATE public.balances SET buying_power = 5 WHERE user_id = :bob;
 CALL ledger.run_reconciliation(tolerance => 1000);
-CALL ledger.run_reconciliation('sample', fraction => 0.000001);
+CALL ledger.run_reconciliation(fraction => 0.000001);
 SELECT * FROM closed;
 ROLLBACK;
 
