@@ -1,4 +1,4 @@
-# A hot standby: every read gives the primary's rows, nothing can be posted,
+# A hot standby (hazard 34): every read gives the primary's rows, nothing can be posted,
 # the settings follow, and after a promotion the ledger goes on.
 
 use strict;
@@ -61,6 +61,9 @@ my @reads = (
 	"SELECT ledger.find_transaction('credit_user_usdc:deposit:$order')",
 	"SELECT ledger.get_account_balance(NULL, 'system_buffer_usdc')",
 	'SELECT * FROM ledger.reconcile()',
+	q{SELECT * FROM ledger.reconcile(scope => 'incremental')},
+	'SELECT gate, passed FROM ledger.readiness()',
+	'SELECT * FROM ledger.migration_status()',
 	'SELECT * FROM ledger.verify()',
 	"SELECT * FROM ledger.legacy_preflight('public.balances')",
 	(map { "SELECT t.* FROM ledger.$_ t ORDER BY t::text" }
@@ -87,7 +90,7 @@ sub same_reads
 }
 
 is($primary->safe_psql('postgres', 'SELECT count(*) FROM ledger.reconcile()'), '4', 'two customers are not opened yet');
-same_reads('every read gives the same rows on the standby');
+same_reads('hazard 34: every read gives the same rows on the standby');
 
 # What writes is refused.
 my @writes = map { "SELECT ledger.$_" } (
