@@ -25,7 +25,7 @@ OBJS := $(sources:%.c=src/%.o)
 
 # The install script is these parts in this order.
 SQL_PARTS = types settings accounts journal reservations operations balance \
-	legacy attach capture backfill reconcile repair explain \
+	legacy mapping attach capture backfill reconcile repair explain \
 	batch evidence stats migration guard verify broker access
 DATA_built = ledger--1.0.sql
 DATA = src/reconcile.psql

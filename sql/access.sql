@@ -186,7 +186,7 @@ INSERT INTO done VALUES
 	(75, 'owner', $$INSERT INTO ledger.settings_log DEFAULT VALUES$$),
 	(76, 'owner', $$SELECT nextval('ledger.transaction_id_seq')$$),
 	(77, 'owner', $$CREATE TABLE ledger.mine ()$$),
-	(78, 'owner', $$SELECT ledger.legacy_store('public.balances', '{}', 'user_id', 'record', 'somebody')$$);
+	(78, 'owner', $$SELECT ledger.legacy_store('public.balances', '{}', 'user_id', NULL, 'record', 'somebody')$$);
 
 -- Each statement by each role in a transaction of its own.
 CREATE TABLE outcomes (place int, level text, role name, statement text, answer text);

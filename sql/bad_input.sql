@@ -211,7 +211,7 @@ FROM (VALUES
 	(ARRAY['attached table'], '0', '55000'),
 	(ARRAY['table'], '0', '42P01'),
 	(ARRAY['capture'], '''nonsense''', '22023'),
-	(ARRAY['functions'], '''{a,b}''', '0A000'),
+	(ARRAY['functions'], '''{a}''', '22023'),
 	(ARRAY['mapping'], '''{"columns": []}''', '22023'),
 	(ARRAY['mapping'], '''{"columns": [{"column": "buying_power"}]}''', '22023'),
 	(ARRAY['mapping'], '''{"columns": [{"column": "buying_power", "accounts": []}]}''', '22023'),

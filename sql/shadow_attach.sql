@@ -65,10 +65,17 @@ FROM (VALUES ('[]'), ('{}'), ('{"columns": []}'), ('{"columns": {}}'), ('{"colum
 	('{"columns": [{"column": "buying_power", "accounts": ["fiat_exposure", "fiat_exposure"]}]}'),
 	('{"columns": [{"column": "buying_power", "accounts": ["fiat_exposure"]}, {"column": "pending_deposits", "accounts": ["fiat_exposure"]}]}'),
 	('{"columns": [{"column": "buying_power", "accounts": ["fiat_exposure"]}, {"column": "buying_power", "accounts": ["usdc_balance"]}]}'),
-	('{"columns": [{"column": "buying_power", "accounts": ["fiat_exposure"], "unit": 0.01}]}'),
-	('{"columns": [{"column": "buying_power", "accounts": ["fiat_exposure"], "where": {"currency": "USD"}}]}'),
 	('{"columns": [{"column": "buying_power", "accounts": ["fiat_exposure"]}], "constants": []}'),
 	('{"columns": [{"column": "buying_power", "accounts": ["fiat_exposure"]}], "constants": {"currency": null}}'),
+	('{"columns": [{"column": "buying_power", "accounts": ["fiat_exposure"], "unit": 0}]}'),
+	('{"columns": [{"column": "buying_power", "accounts": ["fiat_exposure"], "unit": "0.01"}]}'),
+	('{"columns": [{"column": "buying_power", "accounts": ["fiat_exposure"], "unit": 1e20}]}'),
+	('{"columns": [{"column": "buying_power", "accounts": ["fiat_exposure"], "where": {}}]}'),
+	('{"columns": [{"column": "buying_power", "accounts": ["fiat_exposure"], "where": ["currency"]}]}'),
+	('{"columns": [{"column": "buying_power", "accounts": ["fiat_exposure"], "where": {"currency": null}}]}'),
+	('{"columns": [{"column": "buying_power", "accounts": ["fiat_exposure"], "where": {"currency": "USD"}}, {"column": "pending_deposits", "accounts": ["usdc_balance"]}]}'),
+	('{"columns": [{"column": "buying_power", "accounts": ["fiat_exposure"], "where": {"currency": "USD"}}, {"column": "buying_power", "accounts": ["usdc_balance"], "where": {"currency": "USD"}}]}'),
+	('{"columns": [{"column": "buying_power_of_the_customer", "accounts": ["fiat_exposure"], "where": {"currency": "a currency with quite a long name"}}]}'),
 	('{"columns": [{"column": "buying_power", "accounts": ["fiat_exposure"]}], "more": 1}')) AS m (mapping);
 
 -- Other arguments.
@@ -76,7 +83,8 @@ SELECT public.raises($$SELECT ledger.attach_legacy(NULL)$$);
 SELECT public.raises($$SELECT ledger.attach_legacy('balances', key_column => NULL)$$);
 SELECT public.raises($$SELECT ledger.attach_legacy('balances', capture => NULL)$$);
 SELECT public.raises($$SELECT ledger.attach_legacy('balances', capture => 'everything')$$);
-SELECT public.raises($$SELECT ledger.attach_legacy('balances', key_functions => '{to_uuid,from_uuid}')$$);
+SELECT public.raises($$SELECT ledger.attach_legacy('balances', key_functions => '{to_uuid}')$$);
+SELECT public.raises($$SELECT ledger.attach_legacy('balances', key_functions => '{to_uuid,NULL}')$$);
 SELECT public.raises($$SELECT ledger.attach_legacy('no_such_table')$$);
 SELECT public.raises($$SELECT ledger.detach_legacy(NULL)$$);
 SELECT public.raises($$SELECT ledger.configure_capture('balances', 'refuse', 'not attached yet')$$);

@@ -10,6 +10,7 @@
 
 #include "access/xact.h"
 #include "catalog/objectaddress.h"
+#include "catalog/pg_class.h"
 #include "catalog/pg_type.h"
 #include "commands/trigger.h"
 #include "executor/spi.h"
@@ -199,13 +200,28 @@ ledger_legacy_count(PG_FUNCTION_ARGS)
 	ledger_become(&saved, ledger_table_owner(relid));
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
-	if (SPI_execute(psprintf("SELECT pg_catalog.count(*) FROM ONLY %s WHERE %s", name, condition),
+	if (SPI_execute(psprintf("SELECT pg_catalog.count(*) FROM %s%s AS t WHERE %s",
+							 get_rel_relkind(relid) == RELKIND_PARTITIONED_TABLE ? "" : "ONLY ",
+							 name, condition),
 					true, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not count the rows of %s", name);
 	count = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
 	SPI_finish();
 	ledger_unbecome(&saved);
 	PG_RETURN_INT64(count);
+}
+
+PG_FUNCTION_INFO_V1(ledger_legacy_equality);
+
+Datum
+ledger_legacy_equality(PG_FUNCTION_ARGS)
+{
+	Oid			relid = PG_GETARG_OID(0);
+	AttrNumber	attnum = get_attnum(relid, text_to_cstring(PG_GETARG_TEXT_PP(1)));
+
+	if (attnum == InvalidAttrNumber)
+		PG_RETURN_NULL();
+	PG_RETURN_TEXT_P(cstring_to_text(ledger_legacy_equals(get_atttype(relid, attnum))));
 }
 
 /* Locks settings and table against writers. */

@@ -107,6 +107,7 @@ typedef struct Write
 	const char *note;			/* NULL: none */
 	HeapTuple	before;			/* NULL: none */
 	HeapTuple	after;
+	Relation	relation;
 	TupleDesc	desc;
 	Numeric		deltas[LEDGER_MAX_LEGACY_COLUMNS];
 } Write;
@@ -334,6 +335,19 @@ capture_outside(Write *write)
 	store_write(write);
 }
 
+/* What the tuple has in a mapped column; zero if it has none. */
+static Numeric
+value_in(const Write *write, HeapTuple tuple, int i)
+{
+	Numeric		value = NULL;
+
+	if (tuple == NULL ||
+		!ledger_legacy_tuple_value(write->table, write->relation, tuple, i, &value) ||
+		value == NULL)
+		return ledger_amount_zero();
+	return value;
+}
+
 /* One user's part of a row event; before or after is NULL where he has no row. */
 static void
 capture_event(Write *write)
@@ -343,22 +357,10 @@ capture_event(Write *write)
 
 	for (int i = 0; i < write->table->ncolumns; i++)
 	{
-		AttrNumber	attnum = write->table->columns[i].attnum;
-		Numeric		old = ledger_amount_zero();
-		Numeric		new = ledger_amount_zero();
-		bool		isnull = true;
-		Datum		value;
+		Numeric		old = value_in(write, write->before, i);
+		Numeric		new = value_in(write, write->after, i);
 
 		write->deltas[i] = NULL;
-		if (attnum == InvalidAttrNumber)
-			continue;
-		value = write->before ? heap_getattr(write->before, attnum, write->desc, &isnull) : 0;
-		if (!isnull)
-			old = DatumGetNumeric(value);
-		isnull = true;
-		value = write->after ? heap_getattr(write->after, attnum, write->desc, &isnull) : 0;
-		if (!isnull)
-			new = DatumGetNumeric(value);
 		if (ledger_amount_cmp(old, new) == 0)
 			continue;
 		changed = true;
@@ -383,29 +385,6 @@ capture_event(Write *write)
 		capture_outside(write);
 }
 
-static bool
-key_of(const LegacyTable *table, HeapTuple tuple, TupleDesc desc, pg_uuid_t *key)
-{
-	bool		isnull;
-	Datum		value;
-
-	if (tuple == NULL)
-		return false;
-	/* its owner has altered the table: whose row it is, is not known */
-	if (table->key_attnum == InvalidAttrNumber ||
-		TupleDescAttr(desc, table->key_attnum - 1)->atttypid != UUIDOID)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("cannot capture a write to the attached legacy table %s", table->name),
-				 errdetail("Column %s is not there, or not uuid.", table->key_column),
-				 errhint("Restore it, or call detach_legacy('%s').", table->name)));
-	value = heap_getattr(tuple, table->key_attnum, desc, &isnull);
-	if (isnull)
-		return false;
-	*key = *DatumGetUUIDP(value);
-	return true;
-}
-
 /* A row that changes its key is taken from one user and given to another. */
 static void
 capture_row(const LegacyTable *table, TriggerData *trigger)
@@ -421,10 +400,11 @@ capture_row(const LegacyTable *table, TriggerData *trigger)
 	bool		has_new;
 
 	write.table = table;
+	write.relation = trigger->tg_relation;
 	write.desc = RelationGetDescr(trigger->tg_relation);
 	write.operation = before == NULL ? "INSERT" : after == NULL ? "DELETE" : "UPDATE";
-	has_old = key_of(table, before, write.desc, &old_key);
-	has_new = key_of(table, after, write.desc, &new_key);
+	has_old = ledger_legacy_tuple_key(table, trigger->tg_relation, before, &old_key);
+	has_new = ledger_legacy_tuple_key(table, trigger->tg_relation, after, &new_key);
 	if (has_old && has_new && memcmp(&old_key, &new_key, UUID_LEN) == 0)
 	{
 		write.user_id = old_key;

@@ -93,7 +93,8 @@ ledger_compare_row(const LegacyTable *table, const pg_uuid_t *user_id,
 	for (int i = 0; i < table->ncolumns; i++)
 	{
 		CompareColumn *column = &columns[i];
-		Numeric		legacy = row->found ? row->values[i] : NULL;
+		bool		has_row = ledger_legacy_has(row, &table->columns[i]);
+		Numeric		legacy = has_row ? row->values[i] : NULL;
 		int			digits = ledger_legacy_display_digits(&table->columns[i]);
 
 		column->table = table;
@@ -111,7 +112,7 @@ ledger_compare_row(const LegacyTable *table, const pg_uuid_t *user_id,
 				ledger_amount_normalise(ledger_amount_sub(column->ledger_value, legacy), digits) :
 				column->ledger_value;
 		}
-		column->status = verdict(column, row->found, opened, touched);
+		column->status = verdict(column, has_row, opened, touched);
 	}
 	return table->ncolumns;
 }
@@ -126,6 +127,9 @@ ledger_compare_agrees(const LegacyTable *table, const LedgerAccount *accounts, i
 
 		if (changes && changes[i] == NULL)
 			continue;
+		/* a group without a row has none to differ from zero */
+		if (!ledger_legacy_has(row, &table->columns[i]))
+			rest = ledger_amount_zero();
 		if (rest == NULL || numeric_is_nan(rest) || numeric_is_inf(rest))
 			return false;
 		for (int j = 0; j < naccounts; j++)

@@ -10,16 +10,20 @@
 
 #include "access/relation.h"
 #include "access/xact.h"
+#include "catalog/partition.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
+#include "parser/parse_func.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/hsearch.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
+#include "utils/numeric.h"
+#include "utils/regproc.h"
 #include "utils/ruleutils.h"
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
@@ -32,20 +36,21 @@
 
 enum
 {
-	MAPPING_ID, MAPPING_LEGACY, MAPPING_KEY, MAPPING_CONSTANTS, MAPPING_CAPTURE,
-	MAPPING_DETACHED, MAPPING_COLUMNS
+	MAPPING_ID, MAPPING_LEGACY, MAPPING_KEY, MAPPING_KIND, MAPPING_FUNCTIONS, MAPPING_CONSTANTS,
+	MAPPING_CAPTURE, MAPPING_DETACHED, MAPPING_COLUMNS
 };
 static const char *const mapping_columns[] = {
-	"id", "legacy", "key_column", "constants", "capture", "detached_at"
+	"id", "legacy", "key_column", "key_kind", "key_functions", "constants", "capture", "detached_at"
 };
 static StoreSpec mapping_spec = {"legacy_mappings", mapping_columns, MAPPING_COLUMNS, NULL};
 
 enum
 {
-	COLUMN_MAPPING, COLUMN_ORDINAL, COLUMN_NAME, COLUMN_ACCOUNTS, COLUMN_COLUMNS
+	COLUMN_MAPPING, COLUMN_ORDINAL, COLUMN_NAME, COLUMN_COLUMN, COLUMN_ACCOUNTS, COLUMN_UNIT,
+	COLUMN_CONDITION, COLUMN_COLUMNS
 };
 static const char *const column_columns[] = {
-	"mapping_id", "ordinal", "legacy_column", "accounts"
+	"mapping_id", "ordinal", "legacy_column", "column_name", "accounts", "unit", "condition"
 };
 static StoreSpec column_spec = {"legacy_columns", column_columns, COLUMN_COLUMNS, NULL};
 
@@ -69,6 +74,9 @@ relcache_callback(Datum arg, Oid relid)
 	bool		hit;
 	ListCell   *lc;
 
+	/* a partition, say */
+	if (!OidIsValid(relid) || ledger_legacy_tuple_knows(relid))
+		ledger_legacy_tuple_forget();
 	if (cache == NULL)
 		return;
 	hit = !OidIsValid(relid) || relid == cache->mappings || relid == cache->columns;
@@ -79,6 +87,7 @@ relcache_callback(Datum arg, Oid relid)
 	if (!hit)
 		return;
 	legacy_cache = NULL;
+	ledger_legacy_tuple_forget();
 	if (TopTransactionContext != NULL)
 		MemoryContextSetParent(cache->context, TopTransactionContext);
 	else
@@ -90,6 +99,22 @@ static void
 namespace_callback(Datum arg, int cacheid, uint32 hashvalue)
 {
 	relcache_callback(arg, InvalidOid);
+}
+
+/* Functions that make uuids of keys may be dropped, or others by now. */
+static void
+function_callback(Datum arg, int cacheid, uint32 hashvalue)
+{
+	ListCell   *lc;
+
+	foreach(lc, legacy_cache ? legacy_cache->tables : NIL)
+	{
+		if (((LegacyTable *) lfirst(lc))->key_kind == LEGACY_KEY_FUNCTIONS)
+		{
+			relcache_callback(arg, InvalidOid);
+			return;
+		}
+	}
 }
 
 static int
@@ -125,6 +150,59 @@ parse_constants(Jsonb *constants)
 	return list;
 }
 
+/*
+ * A function of the key's type, or of text where that is what the key is. NULL:
+ * there is none.
+ */
+static char *
+key_function(const char *name, Oid type, Oid *oid)
+{
+	List	   *names = stringToQualifiedNameList(name);
+	Oid			types[] = {type, TEXTOID};
+
+	*oid = LookupFuncName(names, 1, types, true);
+	if (!OidIsValid(*oid) && type == VARCHAROID)
+		*oid = LookupFuncName(names, 1, types + 1, true);
+	if (!OidIsValid(*oid))
+		return NULL;
+	return quote_qualified_identifier(get_namespace_name(get_func_namespace(*oid)),
+									  get_func_name(*oid));
+}
+
+static bool
+is_key_type(const LegacyTable *table, Oid type)
+{
+	switch (table->key_kind)
+	{
+		case LEGACY_KEY_UUID:
+			return type == UUIDOID;
+		case LEGACY_KEY_TEXT:
+			return type == TEXTOID || type == VARCHAROID || type == BPCHAROID;
+		case LEGACY_KEY_INTEGER:
+			return type == INT8OID || type == INT4OID || type == INT2OID;
+		default:
+			return true;
+	}
+}
+
+static void
+describe_key(LegacyTable *table)
+{
+	Oid			type;
+
+	table->key_attnum = get_attnum(table->relid, table->key_column);
+	if (table->key_attnum == InvalidAttrNumber)
+		return;
+	type = get_atttype(table->relid, table->key_attnum);
+	table->key_type = is_key_type(table, type) ? type : InvalidOid;
+	if (table->key_functions && OidIsValid(table->key_type))
+	{
+		table->to_uuid_name = key_function(linitial(table->key_functions), type, &table->to_uuid);
+		table->from_uuid_name = key_function(lsecond(table->key_functions), UUIDOID,
+											 &table->from_uuid);
+	}
+}
+
 /* What the catalogs say of the table. */
 static void
 describe_table(LegacyTable *table)
@@ -141,12 +219,13 @@ describe_table(LegacyTable *table)
 	}
 	form = (Form_pg_class) GETSTRUCT(tuple);
 	table->owner = form->relowner;
-	table->gone = form->relkind != RELKIND_RELATION;
+	table->partitioned = form->relkind == RELKIND_PARTITIONED_TABLE;
+	table->gone = form->relkind != RELKIND_RELATION && !table->partitioned;
 	table->name = quote_qualified_identifier(get_namespace_name(form->relnamespace),
 											 NameStr(form->relname));
 	ReleaseSysCache(tuple);
 
-	table->key_attnum = get_attnum(table->relid, table->key_column);
+	describe_key(table);
 	updated_at = get_attnum(table->relid, "updated_at");
 	if (updated_at != InvalidAttrNumber && get_attgenerated(table->relid, updated_at) == '\0')
 	{
@@ -169,11 +248,14 @@ describe_column(LegacyTable *table, LegacyColumn *column)
 	int32		typmod;
 	Oid			collation;
 
-	column->attnum = table->gone ? InvalidAttrNumber : get_attnum(table->relid, column->name);
+	column->attnum = table->gone ? InvalidAttrNumber : get_attnum(table->relid, column->column);
 	if (column->attnum == InvalidAttrNumber)
 		return;
 	get_atttypetypmodcoll(table->relid, column->attnum, &type, &typmod, &collation);
-	if (type != NUMERICOID)
+	column->type = type;
+	if (type == INT8OID || type == INT4OID || type == INT2OID)
+		column->limited = true;
+	else if (type != NUMERICOID)
 		column->attnum = InvalidAttrNumber;
 	else if (typmod >= (int32) VARHDRSZ)
 	{
@@ -181,6 +263,64 @@ describe_column(LegacyTable *table, LegacyColumn *column)
 		/* numeric_typmod_scale() */
 		column->scale = (((typmod - VARHDRSZ) & 0x7ff) ^ 1024) - 1024;
 	}
+}
+
+/*
+ * The group of a column's condition, {"column": "value", ...}; the first of
+ * a table says which columns a condition has.
+ */
+static int
+group_of(LegacyTable *table, Jsonb *condition)
+{
+	LegacyGroup group = {{NULL}};
+	JsonbIterator *it = JsonbIteratorInit(&condition->root);
+	JsonbIteratorToken token;
+	JsonbValue	v;
+	int			n = 0;
+
+	while ((token = JsonbIteratorNext(&it, &v, false)) != WJB_DONE)
+	{
+		if (token == WJB_KEY && n < LEDGER_MAX_WHERE)
+			table->where[n] = pnstrdup(v.val.string.val, v.val.string.len);
+		else if (token == WJB_VALUE && n < LEDGER_MAX_WHERE)
+			group.values[n++] = pnstrdup(v.val.string.val, v.val.string.len);
+	}
+	table->nwhere = n;
+	for (int g = 0; g < table->ngroups; g++)
+	{
+		bool		same = true;
+
+		for (int i = 0; i < n; i++)
+			same &= strcmp(group.values[i], table->groups[g].values[i]) == 0;
+		if (same)
+			return g;
+	}
+	table->groups[table->ngroups] = group;
+	return table->ngroups++;
+}
+
+static void
+read_column(LegacyTable *table, const Datum *values)
+{
+	LegacyColumn *column;
+	Numeric		unit = DatumGetNumericCopy(values[COLUMN_UNIT]);
+	Datum	   *types;
+	int			ntypes;
+
+	if (table->ncolumns == LEDGER_MAX_LEGACY_COLUMNS)
+		elog(ERROR, "legacy table %s has too many mapped columns", table->name);
+	column = &table->columns[table->ncolumns++];
+	strlcpy(column->name, TextDatumGetCString(values[COLUMN_NAME]), NAMEDATALEN);
+	strlcpy(column->column, TextDatumGetCString(values[COLUMN_COLUMN]), NAMEDATALEN);
+	deconstruct_array(DatumGetArrayTypeP(values[COLUMN_ACCOUNTS]), TEXTOID, -1, false,
+					  TYPALIGN_INT, &types, NULL, &ntypes);
+	column->ntypes = Min(ntypes, LEDGER_MAX_COLUMN_TYPES);
+	for (int i = 0; i < column->ntypes; i++)
+		strlcpy(column->types[i], TextDatumGetCString(types[i]), NAMEDATALEN);
+	if (ledger_amount_cmp(unit, int64_to_numeric(1)) != 0)
+		column->unit = unit;
+	column->group = group_of(table, DatumGetJsonbP(values[COLUMN_CONDITION]));
+	describe_column(table, column);
 }
 
 static void
@@ -198,26 +338,39 @@ read_columns(LegacyCache *cache, Snapshot snapshot)
 		foreach(lc, cache->tables)
 		{
 			LegacyTable *table = lfirst(lc);
-			LegacyColumn *column;
-			Datum	   *types;
-			int			ntypes;
 
-			if (table->id != DatumGetInt16(values[COLUMN_MAPPING]))
-				continue;
-			if (table->ncolumns == LEDGER_MAX_LEGACY_COLUMNS)
-				elog(ERROR, "legacy table %s has too many mapped columns", table->name);
-			column = &table->columns[table->ncolumns++];
-			strlcpy(column->name, TextDatumGetCString(values[COLUMN_NAME]), NAMEDATALEN);
-			deconstruct_array(DatumGetArrayTypeP(values[COLUMN_ACCOUNTS]), TEXTOID, -1, false,
-							  TYPALIGN_INT, &types, NULL, &ntypes);
-			column->ntypes = Min(ntypes, LEDGER_MAX_COLUMN_TYPES);
-			for (int i = 0; i < column->ntypes; i++)
-				strlcpy(column->types[i], TextDatumGetCString(types[i]), NAMEDATALEN);
-			describe_column(table, column);
+			if (table->id == DatumGetInt16(values[COLUMN_MAPPING]))
+				read_column(table, values);
 		}
 	}
 	ledger_store_end(scan);
 	ledger_store_close(store);
+}
+
+static LegacyKeyKind
+parse_key_kind(const char *name)
+{
+	static const char *const names[] = {"uuid", "text", "integer", "functions"};
+
+	for (int i = 0; i < lengthof(names); i++)
+	{
+		if (strcmp(name, names[i]) == 0)
+			return (LegacyKeyKind) i;
+	}
+	elog(ERROR, "unknown kind of key %s", name);
+}
+
+static List *
+parse_names(ArrayType *array)
+{
+	Datum	   *names;
+	int			n;
+	List	   *list = NIL;
+
+	deconstruct_array(array, TEXTOID, -1, false, TYPALIGN_INT, &names, NULL, &n);
+	for (int i = 0; i < n; i++)
+		list = lappend(list, TextDatumGetCString(names[i]));
+	return list;
 }
 
 static void
@@ -239,6 +392,9 @@ read_mappings(LegacyCache *cache, Snapshot snapshot)
 		table->bit = 1 << (table->id - 1);
 		table->relid = DatumGetObjectId(values[MAPPING_LEGACY]);
 		table->key_column = TextDatumGetCString(values[MAPPING_KEY]);
+		table->key_kind = parse_key_kind(TextDatumGetCString(values[MAPPING_KIND]));
+		if (!isnull[MAPPING_FUNCTIONS])
+			table->key_functions = parse_names(DatumGetArrayTypeP(values[MAPPING_FUNCTIONS]));
 		table->constants = parse_constants(DatumGetJsonbP(values[MAPPING_CONSTANTS]));
 		table->capture = parse_capture(TextDatumGetCString(values[MAPPING_CAPTURE]));
 		table->generation = generation;
@@ -293,8 +449,8 @@ ledger_legacy_compared(void)
 	return ledger_settings_row()->phase == LEDGER_RETIRED ? NIL : ledger_legacy_tables();
 }
 
-LegacyTable *
-ledger_legacy_table_of(Oid relid)
+static LegacyTable *
+table_with(Oid relid)
 {
 	ListCell   *lc;
 
@@ -308,30 +464,66 @@ ledger_legacy_table_of(Oid relid)
 	return NULL;
 }
 
-void
-ledger_legacy_check_table(const LegacyTable *table)
+LegacyTable *
+ledger_legacy_table_of(Oid relid)
 {
-	if (table->gone)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("the attached legacy table %s does not exist any more", table->name),
-				 errhint("Restore it, or call detach_legacy('%s').", table->name)));
+	LegacyTable *table = table_with(relid);
+	ListCell   *lc;
+
+	if (table || ledger_legacy_tables() == NIL || !get_rel_relispartition(relid))
+		return table;
+	foreach(lc, get_partition_ancestors(relid))
+	{
+		if (table == NULL)
+			table = table_with(lfirst_oid(lc));
+	}
+	return table;
 }
 
-/* What is missing of what the mapping says the table has; NULL: nothing. */
-static const char *
-what_is_missing(const LegacyTable *table)
+const char *
+ledger_legacy_what_is_missing(const LegacyTable *table)
 {
 	if (table->gone)
 		return "The table does not exist any more.";
 	if (table->key_attnum == InvalidAttrNumber)
 		return psprintf("Column %s is not there.", table->key_column);
+	if (!OidIsValid(table->key_type))
+		return psprintf("Column %s is not of the type that it was.", table->key_column);
+	if (table->key_functions && (table->to_uuid_name == NULL || table->from_uuid_name == NULL))
+		return psprintf("Function %s is not there.", table->to_uuid_name ?
+						(char *) lsecond(table->key_functions) :
+						(char *) linitial(table->key_functions));
 	for (int i = 0; i < table->ncolumns; i++)
 	{
 		if (table->columns[i].attnum == InvalidAttrNumber)
-			return psprintf("Column %s is not there, or not numeric.", table->columns[i].name);
+			return psprintf("Column %s is not there, or not a numeric or integer one.",
+							table->columns[i].column);
+	}
+	for (int i = 0; i < table->nwhere; i++)
+	{
+		if (get_attnum(table->relid, table->where[i]) == InvalidAttrNumber)
+			return psprintf("Column %s is not there.", table->where[i]);
 	}
 	return NULL;
+}
+
+static void
+report_missing(const LegacyTable *table, const char *missing, int level)
+{
+	ereport(level,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("the attached legacy table %s cannot be used", table->name),
+			 errdetail_internal("%s", missing),
+			 errhint("Restore what is missing, or call detach_legacy('%s').", table->name)));
+}
+
+void
+ledger_legacy_check_table(const LegacyTable *table)
+{
+	const char *missing = ledger_legacy_what_is_missing(table);
+
+	if (missing)
+		report_missing(table, missing, ERROR);
 }
 
 /*
@@ -341,14 +533,10 @@ what_is_missing(const LegacyTable *table)
 static bool
 is_readable(const LegacyTable *table, bool needed)
 {
-	const char *missing = what_is_missing(table);
+	const char *missing = ledger_legacy_what_is_missing(table);
 
 	if (missing)
-		ereport(needed ? ERROR : WARNING,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("the attached legacy table %s cannot be read", table->name),
-				 errdetail_internal("%s", missing),
-				 errhint("Restore what is missing, or call detach_legacy('%s').", table->name)));
+		report_missing(table, missing, needed ? ERROR : WARNING);
 	return missing == NULL;
 }
 
@@ -403,29 +591,95 @@ ledger_legacy_is_opened(const LegacyTable *table, const LedgerAccount *accounts,
 	return false;
 }
 
+/* Whether another table from which he is opened has a say in this type. */
+static bool
+opened_elsewhere(const LegacyTable *table, const char *type, const LedgerAccount *accounts,
+				 int naccounts)
+{
+	ListCell   *lc;
+
+	foreach(lc, ledger_legacy_tables())
+	{
+		const LegacyTable *other = lfirst(lc);
+
+		if (other->id == table->id || !ledger_legacy_is_opened(other, accounts, naccounts))
+			continue;
+		for (int i = 0; i < other->ncolumns; i++)
+		{
+			if (ledger_legacy_maps(&other->columns[i], type))
+				return true;
+		}
+	}
+	return false;
+}
+
+int
+ledger_legacy_opening_type(const LegacyTable *table, const LegacyColumn *column,
+						   const LedgerAccount *accounts, int naccounts, bool *shared)
+{
+	int			first = -1;
+
+	*shared = false;
+	/* the usual case: there is but one table */
+	if (list_length(ledger_legacy_tables()) == 1)
+		return 0;
+	for (int i = column->ntypes - 1; i >= 0; i--)
+	{
+		if (opened_elsewhere(table, column->types[i], accounts, naccounts))
+			*shared = true;
+		else
+			first = i;
+	}
+	return *shared ? first : 0;
+}
+
+static bool
+is_listed(const LegacyBalance *list, int n, const char *type)
+{
+	for (int i = 0; i < n; i++)
+	{
+		if (strcmp(list[i].type->name, type) == 0)
+			return true;
+	}
+	return false;
+}
+
 /*
- * The first type of each column as the legacy row tells it: what is left when
- * the ledger's values of the column's other types are taken off.
+ * One type of each column as the legacy row tells it: what is left when
+ * the ledger's values of the column's other types are taken off. The first, or
+ * if he is to be opened the one that his opening posts to. What a table before
+ * this one has told of a type stands. Returns how many are listed then.
  */
 static int
-show_row(const LegacyTable *table, const LegacyRow *row, const LedgerAccount *accounts,
-		 int naccounts, LegacyBalance *list)
+show_row(const LegacyTable *table, const LegacyRow *row, bool opened,
+		 const LedgerAccount *accounts, int naccounts, LegacyBalance *list, int n)
 {
 	for (int i = 0; i < table->ncolumns; i++)
 	{
 		const LegacyColumn *column = &table->columns[i];
 		Numeric		rest = row->values[i] ? row->values[i] : ledger_amount_zero();
+		bool		shared = false;
+		int			type = opened ? 0 :
+			ledger_legacy_opening_type(table, column, accounts, naccounts, &shared);
 
+		if (!ledger_legacy_has(row, column) || type < 0 ||
+			is_listed(list, n, column->types[type]))
+			continue;
+		/* a copy takes nothing away */
+		if (shared && ledger_amount_cmp(rest, ledger_legacy_ledger_value(column, accounts,
+																		naccounts)) < 0)
+			continue;
 		for (int j = 0; j < naccounts; j++)
 		{
 			if (ledger_legacy_counts(column, &accounts[j]) &&
-				strcmp(column->types[0], accounts[j].type->name) != 0)
+				strcmp(column->types[type], accounts[j].type->name) != 0)
 				rest = ledger_amount_sub(rest, ledger_account_balance(&accounts[j]));
 		}
-		list[i].type = ledger_account_type(column->types[0]);
-		list[i].balance = ledger_amount_normalise(rest, list[i].type->currency->display_digits);
+		list[n].type = ledger_account_type(column->types[type]);
+		list[n].balance = ledger_amount_normalise(rest, list[n].type->currency->display_digits);
+		n++;
 	}
-	return table->ncolumns;
+	return n;
 }
 
 /* What its columns say if it does not agree; returns how many, 0 if it does. */
@@ -477,7 +731,8 @@ ledger_legacy_read(const pg_uuid_t *user_id, const LedgerAccount *accounts, int 
 		if (settings->shadow_mode && (opened || !row.found))
 			ncolumns += compare_row(table, user_id, accounts, naccounts, &row, columns + ncolumns);
 		if (row.found && (settings->source_legacy || !opened))
-			n += show_row(table, &row, accounts, naccounts, *list + n);
+			n = show_row(table, &row, opened || settings->source_legacy, accounts, naccounts,
+						 *list, n);
 	}
 	ledger_compare_leave_evidence(user_id, columns, ncolumns, settings->strict_mode, "read");
 	ledger_compare_report(user_id, columns, ncolumns, settings->strict_mode);
@@ -495,6 +750,7 @@ ledger_legacy_init(void)
 {
 	CacheRegisterRelcacheCallback(relcache_callback, (Datum) 0);
 	CacheRegisterSyscacheCallback(NAMESPACEOID, namespace_callback, (Datum) 0);
+	CacheRegisterSyscacheCallback(PROCOID, function_callback, (Datum) 0);
 	ledger_settings_check = ledger_legacy_check_settings;
 	ledger_settings_has_legacy = has_tables;
 }

@@ -200,7 +200,7 @@ note_limits(PlainTable *plain, const LegacyTable *table)
 		if (column->attnum == InvalidAttrNumber)
 			return false;
 		get_atttypetypmodcoll(table->relid, column->attnum, &type, &plain->typmod[i], &collation);
-		if (type != NUMERICOID)
+		if (type != NUMERICOID || column->unit)
 			return false;
 		plain->ceiling[i] = NULL;
 		if (!column->limited)
@@ -227,12 +227,13 @@ note_columns(PlainTable *plain, const LegacyTable *table)
 
 	plain->spec.ncolumns = 0;
 	plain->updated_at = 0;
-	if (get_atttype(table->relid, table->key_attnum) != UUIDOID ||
+	if (table->key_kind != LEGACY_KEY_UUID || table->nwhere > 0 ||
+		get_atttype(table->relid, table->key_attnum) != UUIDOID ||
 		!add_column(plain, table->key_column))
 		return false;
 	for (int i = 0; i < table->ncolumns; i++)
 	{
-		if (!add_column(plain, table->columns[i].name))
+		if (!add_column(plain, table->columns[i].column))
 			return false;
 	}
 	foreach(lc, table->constants)
@@ -397,6 +398,7 @@ read_values(const LegacyTable *table, const Datum *values, const bool *isnull, L
 
 	memset(row, 0, sizeof(*row));
 	row->found = true;
+	row->groups = 1;
 	for (int i = 0; i < table->ncolumns; i++, n++)
 		row->values[i] = isnull[n] ? NULL : DatumGetNumericCopy(values[n]);
 	foreach(lc, table->constants)

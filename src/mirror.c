@@ -40,7 +40,7 @@ typedef struct Mirror
 	Numeric		deltas[LEDGER_MAX_LEGACY_COLUMNS];	/* NULL: none */
 	Numeric		written[LEDGER_MAX_LEGACY_COLUMNS]; /* expected change of the row */
 	LegacyRow	row;			/* after the write */
-	bool		inserted;
+	uint32		inserted;		/* groups whose row was missing */
 	bool		compare_all;	/* not the changed columns alone */
 	MirrorExpectation expectation;
 	LedgerAccount *accounts;	/* the user's, after the postings */
@@ -50,22 +50,14 @@ typedef struct Mirror
 /* ---- one row ------------------------------------------------------------------------ */
 
 /* Nothing is rounded: a column that cannot hold the digits is an error. */
-static void
-check_digits(const LegacyColumn *column, Numeric value)
-{
-	if (value && column->limited &&
-		DatumGetInt32(DirectFunctionCall1(numeric_min_scale, NumericGetDatum(value))) > Max(column->scale, 0))
-		ereport(ERROR,
-				(errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
-				 errmsg("legacy column %s cannot hold the amount without rounding", column->name),
-				 errdetail("The column has %d digits after the point.", column->scale)));
-}
-
 void
 ledger_mirror_check(const LegacyTable *table, const Numeric *values)
 {
 	for (int i = 0; i < table->ncolumns; i++)
-		check_digits(&table->columns[i], values[i]);
+	{
+		if (values[i])
+			(void) ledger_legacy_column_value(&table->columns[i], values[i]);
+	}
 }
 
 static void
@@ -77,48 +69,62 @@ suppressed(const LegacyTable *table, const char *what)
 			 errdetail("A trigger on the table suppressed it.")));
 }
 
-/* All columns with the ledger's values: what a missing row is inserted with. */
+/* A missing row: the ledger's values in all columns that it has. */
 static void
-full_values(Mirror *mirror)
+full_values(Mirror *mirror, int group)
 {
 	for (int i = 0; i < mirror->table->ncolumns; i++)
 	{
 		const LegacyColumn *column = &mirror->table->columns[i];
 
-		mirror->written[i] = ledger_legacy_ledger_value(column, mirror->accounts,
-														mirror->naccounts);
-		check_digits(column, mirror->written[i]);
+		if (column->group == group)
+			mirror->written[i] = ledger_legacy_ledger_value(column, mirror->accounts,
+															mirror->naccounts);
 	}
 }
 
 static void
-insert_row(LegacyTable *table, const pg_uuid_t *user_id, const Numeric *values, LegacyRow *row)
+insert_row(LegacyTable *table, const pg_uuid_t *user_id, int group, const Numeric *values,
+		   LegacyRow *row)
 {
-	ledger_legacy_insert(table, user_id, values, row);
-	if (row->found)
+	ledger_legacy_insert(table, user_id, group, values, row);
+	if (row->groups & (1 << group))
 		return;
 	/* somebody inserted it since we looked: the retry finds it */
-	if (ledger_legacy_lock_row(table, user_id))
+	if (ledger_legacy_lock_row(table, user_id) & (1 << group))
 		ledger_store_serialization_failure();
 	suppressed(table, "inserted");
+}
+
+/* Inserts the rows of the groups that have none. */
+static void
+insert_rows(Mirror *mirror, uint32 groups)
+{
+	for (int g = 0; g < mirror->table->ngroups; g++)
+	{
+		if ((groups & (1 << g)) == 0)
+			continue;
+		full_values(mirror, g);
+		insert_row(mirror->table, &mirror->user_id, g, mirror->written, &mirror->row);
+	}
+	mirror->inserted = groups;
+	mirror->compare_all = true;
 }
 
 static void
 write_row(Mirror *mirror)
 {
 	LegacyTable *table = mirror->table;
+	uint32		missing;
 
 	memcpy(mirror->written, mirror->deltas, sizeof(mirror->written));
-	for (int i = 0; i < table->ncolumns; i++)
-		check_digits(&table->columns[i], mirror->deltas[i]);
 	ledger_legacy_add(table, &mirror->user_id, mirror->deltas, &mirror->row);
-	if (mirror->row.found)
+	missing = ledger_legacy_groups_of(table, mirror->deltas) & ~mirror->row.groups;
+	if (missing == 0)
 		return;
-	if (ledger_legacy_lock_row(table, &mirror->user_id))
+	if (ledger_legacy_lock_row(table, &mirror->user_id) & missing)
 		suppressed(table, "updated");
-	full_values(mirror);
-	mirror->inserted = mirror->compare_all = true;
-	insert_row(table, &mirror->user_id, mirror->written, &mirror->row);
+	insert_rows(mirror, missing);
 }
 
 /* Writes the row while the capture trigger watches it for us. */
@@ -143,8 +149,28 @@ write_watched(Mirror *mirror)
 	PG_END_TRY();
 }
 
+/* Sets the rows that are there, inserts the others. */
+static void
+set_rows(LegacyTable *table, const pg_uuid_t *user_id, uint32 has, const Numeric *values,
+		 LegacyRow *row)
+{
+	uint32		wanted = ledger_legacy_groups_of(table, values);
+	Numeric		set[LEDGER_MAX_LEGACY_COLUMNS];
+
+	for (int i = 0; i < table->ncolumns; i++)
+		set[i] = has & (1 << table->columns[i].group) ? values[i] : NULL;
+	ledger_legacy_set(table, user_id, set, row);
+	if (wanted & has & ~row->groups)
+		suppressed(table, "updated");
+	for (int g = 0; g < table->ngroups; g++)
+	{
+		if (wanted & ~has & (1 << g))
+			insert_row(table, user_id, g, values, row);
+	}
+}
+
 void
-ledger_mirror_set(LegacyTable *table, const pg_uuid_t *user_id, bool has_row,
+ledger_mirror_set(LegacyTable *table, const pg_uuid_t *user_id, uint32 has,
 				  const Numeric *values, LegacyRow *row)
 {
 	MirrorExpectation *outer = ledger_mirror_expectation;
@@ -154,14 +180,7 @@ ledger_mirror_set(LegacyTable *table, const pg_uuid_t *user_id, bool has_row,
 	ledger_mirror_expectation = &expectation;
 	PG_TRY();
 	{
-		if (!has_row)
-			insert_row(table, user_id, values, row);
-		else
-		{
-			ledger_legacy_set(table, user_id, values, row);
-			if (!row->found)
-				suppressed(table, "updated");
-		}
+		set_rows(table, user_id, has, values, row);
 	}
 	PG_FINALLY();
 	{
@@ -332,7 +351,8 @@ compare_changed(Mirror *mirror, CompareColumn *columns)
 			continue;
 		/* both halves are done: what differs now is told now */
 		if (all[i].status == COMPARE_PENDING)
-			all[i].status = mirror->row.found ? COMPARE_MISMATCH : COMPARE_MISSING_LEGACY;
+			all[i].status = ledger_legacy_has(&mirror->row, all[i].column) ?
+				COMPARE_MISMATCH : COMPARE_MISSING_LEGACY;
 		columns[kept++] = all[i];
 	}
 	return kept;
@@ -366,32 +386,37 @@ compare_after(Mirror *mirror, const char *cause, const char *error_code, const c
 
 /*
  * A row that was not there is worth a note, unless the user is new: not
- * opened before this call, and without money until it.
+ * opened before this call, and without money until it. Where a user has several
+ * rows the first money of its kind brings the row.
  */
 static void
 note_missing(Mirror *mirror)
 {
 	const MirrorState *state = mirror->request->hook_state;
-	bool		is_new = false;
+	const LegacyTable *table = mirror->table;
+	uint32		noted = table->ngroups > 1 ? 0 : 1;
 
 	for (int i = 0; i < mirror->user->naccounts; i++)
 	{
 		int			index = state->accounts[mirror->user->first + i];
 
-		is_new |= (mirror->request->accounts[index].mark_opened & mirror->table->bit) != 0;
+		if (mirror->request->accounts[index].mark_opened & table->bit)
+			noted = 0;
 	}
-	for (int i = 0; i < mirror->table->ncolumns; i++)
+	for (int i = 0; i < table->ncolumns; i++)
 	{
 		Numeric		delta = mirror->deltas[i] ? mirror->deltas[i] : ledger_amount_zero();
 
-		is_new &= ledger_amount_cmp(mirror->written[i], delta) == 0;
+		if (mirror->inserted & (1 << table->columns[i].group) &&
+			ledger_amount_cmp(mirror->written[i], delta) != 0)
+			noted |= 1 << table->columns[i].group;
 	}
-	if (is_new)
-		return;
-	for (int i = 0; i < mirror->table->ncolumns; i++)
+	for (int i = 0; i < table->ncolumns; i++)
 	{
-		CompareColumn column = {mirror->table, &mirror->table->columns[i]};
+		CompareColumn column = {table, &table->columns[i]};
 
+		if ((mirror->inserted & noted & (1 << table->columns[i].group)) == 0)
+			continue;
 		column.ledger_value = mirror->written[i];
 		if (ledger_amount_sign(column.ledger_value) != 0)
 			ledger_discrepancy_store(&mirror->user_id, &column, "missing_legacy", "posting", NULL,
@@ -411,7 +436,8 @@ record_failure(Mirror *mirror, const ErrorData *error)
 					DatumGetCString(DirectFunctionCall1(uuid_out, UUIDPGetDatum(&mirror->user_id))),
 					mirror->table->name, sqlstate),
 			 errdetail_internal("%s", error->message)));
-	mirror->inserted = mirror->compare_all = false;
+	mirror->inserted = 0;
+	mirror->compare_all = false;
 	/* what cannot be written for want of a column or a right cannot be read */
 	if (ERRCODE_TO_CATEGORY(error->sqlerrcode) != MAKE_SQLSTATE('4', '2', '0', '0', '0'))
 	{
@@ -497,6 +523,9 @@ finish_row(Mirror *mirror, const ErrorData *error)
 	check_side_effects(mirror);
 	if (mirror->inserted)
 		note_missing(mirror);
+	/* it has the rows that were written */
+	if (mirror->compare_all && mirror->table->ngroups > 1)
+		fetch_row(mirror);
 	if (mirror->request->settings->shadow_mode)
 		compare_after(mirror, NULL, NULL, NULL);
 }
@@ -516,7 +545,8 @@ write_rows(Mirror **mirrors, int n, bool strict)
 
 		if (!together)
 		{
-			mirrors[i]->inserted = mirrors[i]->compare_all = false;
+			mirrors[i]->inserted = 0;
+			mirrors[i]->compare_all = false;
 			if (strict)
 				write_strict(mirrors[i]);
 			else

@@ -27,11 +27,11 @@ typedef struct MirrorExpectation
 extern MirrorExpectation *ledger_mirror_expectation;
 
 /*
- * Gives the user's row these values (NULL: as it is), or inserts it with them
- * if has_row is false, as a write of the mirror. The row is locked. *row is
- * the row after it.
+ * Gives the user's rows these values (NULL: as it is), or inserts with them
+ * those of groups that are not in has, as a write of the mirror. The rows are
+ * locked. *row has the rows that were written.
  */
-extern void ledger_mirror_set(LegacyTable *table, const pg_uuid_t *user_id, bool has_row,
+extern void ledger_mirror_set(LegacyTable *table, const pg_uuid_t *user_id, uint32 has,
 							  const Numeric *values, LegacyRow *row);
 
 /* Whether the row can hold these values, as far as can be told before; raises 22003. */

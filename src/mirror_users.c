@@ -158,7 +158,7 @@ lock_row(PostingRequest *request, MirrorState *state, LegacyTable *table,
 		request->changed = true;
 		return false;
 	}
-	row->exists = ledger_legacy_lock_row_first(table, &user->user_id, request->snapshot, &moved);
+	row->exists = ledger_legacy_lock_row_first(table, &user->user_id, request->snapshot, &moved) != 0;
 	if (moved && user->naccounts > 0)
 		count_contended(request, state, user, known);
 	return moved || !opened;

@@ -103,25 +103,30 @@ values_to_open(LegacyTable *table, const pg_uuid_t *user_id, const LegacyRow *ro
 
 /* One posting for a column whose row and ledger differ. */
 static bool
-open_column(PostingRequest *request, const LegacyColumn *column, const pg_uuid_t *user_id,
-			Numeric value, const LedgerAccount *accounts, int naccounts,
+open_column(PostingRequest *request, const LegacyTable *table, const LegacyColumn *column,
+			const pg_uuid_t *user_id, Numeric value, const LedgerAccount *accounts, int naccounts,
 			OpeningProblem *problem)
 {
 	const LedgerCurrency *currency = ledger_account_type(column->types[0])->currency;
 	Numeric		held = ledger_legacy_ledger_value(column, accounts, naccounts);
 	Numeric		missing = ledger_amount_sub(value, held);
 	int			sign = ledger_amount_sign(missing);
+	bool		shared;
+	int			type = ledger_legacy_opening_type(table, column, accounts, naccounts, &shared);
 	int			user;
 	int			house;
 
 	if (sign == 0)
 		return true;
-	if (strcmp(column->types[0], LEDGER_PENDING_INVESTMENT) == 0)
+	/* what another table has opened is not opened twice, nor taken away */
+	if (type < 0 || (shared && sign < 0))
+		return true;
+	if (strcmp(column->types[type], LEDGER_PENDING_INVESTMENT) == 0)
 		return cannot_open(problem, "reserved",
 						   psprintf("Column %s holds money reserved for orders, of which the ledger has no reservations.",
 									column->name));
 	missing = ledger_amount_normalise(missing, currency->display_digits);
-	user = ledger_posting_account(request, column->types[0], user_id, NULL);
+	user = ledger_posting_account(request, column->types[type], user_id, NULL);
 	house = ledger_posting_account(request, LEDGER_OPENING_BALANCE, NULL, currency->code);
 	if (sign > 0)
 		ledger_posting_line(request, house, user, missing);
@@ -165,8 +170,10 @@ ledger_opening_request(LegacyTable *table, const pg_uuid_t *user_id, const Legac
 	request->accounts[marked].mark_opened = table->bit;
 	for (int i = 0; i < table->ncolumns; i++)
 	{
-		if (!open_column(request, &table->columns[i], user_id, values[i], accounts, naccounts,
-						 problem))
+		/* a group without a row has nothing to open */
+		if (ledger_legacy_has(row, &table->columns[i]) &&
+			!open_column(request, table, &table->columns[i], user_id, values[i], accounts,
+						 naccounts, problem))
 			return NULL;
 	}
 	return request;

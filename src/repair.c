@@ -120,7 +120,7 @@ ledger_repair_write_row(LegacyTable *table, const pg_uuid_t *user_id, const Lega
 {
 	LegacyRow	after;
 
-	ledger_mirror_set(table, user_id, row->found, values, &after);
+	ledger_mirror_set(table, user_id, row->groups, values, &after);
 	for (int i = 0; i < table->ncolumns; i++)
 	{
 		if (values[i] && (after.values[i] == NULL ||
@@ -136,9 +136,15 @@ static void
 repair_legacy(Repair *repair)
 {
 	Numeric		values[LEDGER_MAX_LEGACY_COLUMNS];
+	uint32		missing = 0;	/* groups whose row is inserted, whole */
 
 	for (int i = 0; i < repair->table->ncolumns; i++)
-		values[i] = repair->chosen[i] || !repair->row.found ?
+	{
+		if (repair->chosen[i])
+			missing |= (1 << repair->table->columns[i].group) & ~repair->row.groups;
+	}
+	for (int i = 0; i < repair->table->ncolumns; i++)
+		values[i] = repair->chosen[i] || missing & (1 << repair->table->columns[i].group) ?
 			repair->columns[i].ledger_value : NULL;
 	if (repair->dry_run)
 		ledger_mirror_check(repair->table, values);
@@ -249,7 +255,7 @@ static int
 choose(Repair *repair)
 {
 	int			n = 0;
-	int			skipped = 0;
+	uint32		skipped = 0;	/* groups of columns that are left as they are */
 
 	for (int i = 0; i < repair->table->ncolumns; i++)
 	{
@@ -259,26 +265,32 @@ choose(Repair *repair)
 		repair->chosen[i] = false;
 		if (column->status == COMPARE_MATCH)
 			continue;
-		skipped++;
+		repair->chosen[i] = true;
 		if (amount == NULL)
 		{
 			/* no number to post; and no telling how much it is */
 			if (repair->to_ledger || repair->max_amount)
-				continue;
+				repair->chosen[i] = false;
 		}
 		else if (repair->max_amount)
 		{
 			if (ledger_amount_sign(amount) < 0)
 				amount = ledger_amount_negate(amount);
 			if (ledger_amount_cmp(amount, repair->max_amount) > 0)
-				continue;
+				repair->chosen[i] = false;
 		}
-		repair->chosen[i] = true;
-		skipped--;
-		n++;
+		if (!repair->chosen[i])
+			skipped |= 1 << column->column->group;
 	}
-	/* a row is inserted whole or not at all */
-	return skipped > 0 && !repair->row.found && !repair->to_ledger ? 0 : n;
+	for (int i = 0; i < repair->table->ncolumns; i++)
+	{
+		/* a row is inserted whole or not at all */
+		if (!repair->to_ledger &&
+			skipped & ~repair->row.groups & (1 << repair->table->columns[i].group))
+			repair->chosen[i] = false;
+		n += repair->chosen[i];
+	}
+	return n;
 }
 
 static void

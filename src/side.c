@@ -463,12 +463,13 @@ open_key_index(const LegacyTable *table, Relation relation)
 {
 	ListCell   *lc;
 
-	if (relation->rd_rel->relkind != RELKIND_RELATION ||
+	if (table->key_kind != LEGACY_KEY_UUID || table->nwhere > 0 ||
+		relation->rd_rel->relkind != RELKIND_RELATION ||
 		relation->rd_rel->relam != HEAP_TABLE_AM_OID)
 		return NULL;
 	for (int i = 0; i < table->ncolumns; i++)
 	{
-		if (table->columns[i].attnum == InvalidAttrNumber ||
+		if (table->columns[i].attnum == InvalidAttrNumber || table->columns[i].unit ||
 			get_atttype(table->relid, table->columns[i].attnum) != NUMERICOID)
 			return NULL;
 	}

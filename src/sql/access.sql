@@ -19,7 +19,7 @@ AS $$
 	FROM (VALUES
 		('reader', 'routine', 'EXECUTE', ARRAY[
 			'get_user_balance', 'get_balance', 'get_detailed_balance', 'get_account_balance',
-			'check_available_balance', 'user_history', 'compare_balances', 'normalise', 'stripe_sum']),
+			'check_available_balance', 'user_history', 'compare_balances', 'integer_to_uuid', 'uuid_to_integer', 'normalise', 'stripe_sum']),
 		('reader', 'relation', 'SELECT', ARRAY[
 			'account_balances', 'entries', 'transactions', 'reservations', 'discrepancies',
 			'account_types', 'currencies']),
@@ -69,6 +69,10 @@ AS $$
 		('internal', 'routine', NULL, ARRAY[
 			'access_rules', 'access_check', 'guards', 'disarmed', 'guard', 'drop_guard', 'type_guard', 'legacy_changed', 'capture', 'capture_post', 'inbox_post',
 			'broker_text', 'broker_number', 'broker_position', 'last_sale_settled',
+			'legacy_mapped_column', 'legacy_condition_columns', 'legacy_constants', 'legacy_stored_mapping',
+			'legacy_key_kind', 'legacy_key_indexes', 'legacy_check_key', 'legacy_key_function',
+			'legacy_key_function_problems', 'legacy_equality', 'legacy_condition_sql', 'legacy_try_count',
+			'legacy_check_values', 'legacy_relations', 'legacy_sorts',
 			'legacy_count', 'legacy_mapping', 'legacy_default_constants', 'legacy_check_types',
 			'legacy_check_table', 'legacy_check_columns', 'legacy_check_writes', 'legacy_deferred',
 			'legacy_check_rows', 'legacy_checks', 'legacy_lock', 'legacy_attach', 'legacy_store',

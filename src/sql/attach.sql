@@ -7,263 +7,40 @@
  * execute those.
  */
 
-/* Counts rows as the table's owner; for the preflight. */
-CREATE FUNCTION ledger.legacy_count(legacy regclass, condition text) RETURNS bigint
-	AS 'MODULE_PATHNAME', 'ledger_legacy_count' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE SECURITY INVOKER;
-REVOKE ALL ON FUNCTION ledger.legacy_count(regclass, text) FROM PUBLIC;
-COMMENT ON FUNCTION ledger.legacy_count(regclass, text) IS 'Internal: counts the rows of a legacy table for which a condition holds, as the table''s owner.';
-
-/*
- * The mapping that was asked for as
- * {"columns": [{"column": name, "accounts": [type, ...]}], "constants": {name: [value, ...]}}.
- * Raises for what is not a mapping.
- */
-CREATE FUNCTION ledger.legacy_mapping(legacy regclass, mapping jsonb) RETURNS jsonb
-	LANGUAGE plpgsql STABLE PARALLEL SAFE SECURITY INVOKER
-	SET search_path = pg_catalog, pg_temp
-AS $$
-DECLARE
-	item jsonb;
-	clean jsonb := '[]';
-	constants jsonb := '{}';
-	seen text[] := '{}';
-	types text[];
-	name text;
-	value jsonb;
-BEGIN
-	IF mapping IS NULL THEN
-		RETURN pg_catalog.jsonb_build_object(
-			'columns', '[{"column": "pending_deposits", "accounts": ["usdc_balance", "pending_investment"]},
-				{"column": "buying_power", "accounts": ["fiat_exposure"]}]'::jsonb,
-			'constants', ledger.legacy_default_constants(legacy));
-	END IF;
-	IF pg_catalog.jsonb_typeof(mapping) <> 'object'
-	   OR COALESCE(pg_catalog.jsonb_typeof(mapping -> 'columns'), '') <> 'array'
-	   OR pg_catalog.jsonb_array_length(mapping -> 'columns') NOT BETWEEN 1 AND 16
-	   OR mapping - ARRAY['columns', 'constants'] <> '{}' THEN
-		RAISE EXCEPTION 'invalid mapping %', mapping
-			USING ERRCODE = 'invalid_parameter_value',
-				  DETAIL = 'A mapping is an object with the members "columns", an array of 1 to 16 objects, and "constants", an object or left out.',
-				  HINT = 'For example {"columns": [{"column": "buying_power", "accounts": ["fiat_exposure"]}]}.';
-	END IF;
-
-	FOR item IN SELECT * FROM pg_catalog.jsonb_array_elements(mapping -> 'columns') LOOP
-		IF pg_catalog.jsonb_typeof(item) <> 'object'
-		   OR COALESCE(pg_catalog.jsonb_typeof(item -> 'column'), '') <> 'string'
-		   OR COALESCE(pg_catalog.jsonb_typeof(item -> 'accounts'), '') <> 'array'
-		   OR pg_catalog.jsonb_array_length(item -> 'accounts') NOT BETWEEN 1 AND 8
-		   OR pg_catalog.jsonb_path_exists(item, '$.accounts[*] ? (@.type() != "string")')
-		   OR item - ARRAY['column', 'accounts', 'unit', 'where'] <> '{}' THEN
-			RAISE EXCEPTION 'invalid column % in the mapping', item
-				USING ERRCODE = 'invalid_parameter_value',
-					  DETAIL = 'A column is an object with the members "column", a name, and "accounts", an array of 1 to 8 account types.';
-		END IF;
-		IF item ? 'where' OR COALESCE(item -> 'unit', '1') <> '1' THEN
-			RAISE EXCEPTION 'column % has a unit or a condition, which is not supported', item ->> 'column'
-				USING ERRCODE = 'feature_not_supported',
-					  HINT = 'Map numeric columns in whole units of the account types'' currency.';
-		END IF;
-		types := ARRAY(SELECT pg_catalog.jsonb_array_elements_text(item -> 'accounts'));
-		PERFORM ledger.legacy_check_types(item ->> 'column', types, seen);
-		seen := seen || types;
-		IF pg_catalog.jsonb_path_exists(clean, '$[*] ? (@.column == $name)',
-										pg_catalog.jsonb_build_object('name', item -> 'column')) THEN
-			RAISE EXCEPTION 'column % is mapped twice', item ->> 'column'
-				USING ERRCODE = 'invalid_parameter_value';
-		END IF;
-		clean := clean || pg_catalog.jsonb_build_array(item - ARRAY['unit']);
-	END LOOP;
-
-	IF COALESCE(pg_catalog.jsonb_typeof(mapping -> 'constants'), 'object') <> 'object' THEN
-		RAISE EXCEPTION 'invalid constants % in the mapping', mapping -> 'constants'
-			USING ERRCODE = 'invalid_parameter_value',
-				  DETAIL = 'Constants are an object of column names and values.';
-	END IF;
-	FOR name, value IN SELECT * FROM pg_catalog.jsonb_each(COALESCE(mapping -> 'constants', '{}')) LOOP
-		IF pg_catalog.jsonb_typeof(value) NOT IN ('string', 'number', 'boolean') THEN
-			RAISE EXCEPTION 'invalid constant % of column % in the mapping', value, name
-				USING ERRCODE = 'invalid_parameter_value',
-					  DETAIL = 'A constant is a string, a number or a boolean.';
-		END IF;
-		constants := constants || pg_catalog.jsonb_build_object(name, pg_catalog.jsonb_build_array(value #>> '{}'));
-	END LOOP;
-	RETURN pg_catalog.jsonb_build_object('columns', clean, 'constants', constants);
-END
-$$;
-REVOKE ALL ON FUNCTION ledger.legacy_mapping(regclass, jsonb) FROM PUBLIC;
-COMMENT ON FUNCTION ledger.legacy_mapping(regclass, jsonb) IS 'Internal: the mapping in full, checked; NULL is the default mapping.';
-
-/* Under the default mapping a row may carry the currency of any mapped account. */
-CREATE FUNCTION ledger.legacy_default_constants(legacy regclass) RETURNS jsonb
+/* The table and, of a partitioned one, its partitions at any depth. */
+CREATE FUNCTION ledger.legacy_relations(legacy regclass) RETURNS SETOF regclass
 	LANGUAGE sql STABLE PARALLEL SAFE SECURITY INVOKER
 	SET search_path = pg_catalog, pg_temp
 AS $$
-	SELECT COALESCE((
-		SELECT CASE WHEN pg_get_expr(d.adbin, d.adrelid) LIKE '''USDC''::%'
-			THEN '{"currency": ["USDC", "USD"]}'::jsonb
-			ELSE '{"currency": ["USD", "USDC"]}'::jsonb END
-		FROM pg_attribute a
-		LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
-		WHERE a.attrelid = legacy AND a.attname = 'currency' AND NOT a.attisdropped
-			AND a.atttypid IN ('text'::regtype, 'varchar'::regtype, 'bpchar'::regtype)
-	), '{}'::jsonb)
+	SELECT legacy UNION SELECT p.relid FROM pg_partition_tree(legacy) p
 $$;
-REVOKE ALL ON FUNCTION ledger.legacy_default_constants(regclass) FROM PUBLIC;
-COMMENT ON FUNCTION ledger.legacy_default_constants(regclass) IS 'Internal: constants of the default mapping.';
+REVOKE ALL ON FUNCTION ledger.legacy_relations(regclass) FROM PUBLIC;
+COMMENT ON FUNCTION ledger.legacy_relations(regclass) IS 'Internal: a legacy table and its partitions.';
 
-CREATE FUNCTION ledger.legacy_check_types(legacy_column text, types text[], seen text[]) RETURNS void
-	LANGUAGE plpgsql STABLE PARALLEL SAFE SECURITY INVOKER
-	SET search_path = pg_catalog, pg_temp
-AS $$
-DECLARE
-	type_name text;
-	found_owner text;
-	found_currency text;
-	first_currency text;
-BEGIN
-	FOREACH type_name IN ARRAY types LOOP
-		SELECT t.owner, t.currency INTO found_owner, found_currency
-			FROM ledger.account_types t WHERE t.name = type_name COLLATE "C";
-		IF NOT FOUND OR found_owner <> 'user' THEN
-			RAISE EXCEPTION 'column % cannot be mapped to account type %', legacy_column, type_name
-				USING ERRCODE = 'LG010',
-					  DETAIL = CASE WHEN found_owner IS NULL THEN 'There is no such account type.' ELSE 'It is the house''s.' END,
-					  HINT = 'Name account types of users; ledger.account_types lists them.';
-		END IF;
-		IF type_name = ANY (seen) OR pg_catalog.cardinality(pg_catalog.array_positions(types, type_name)) > 1 THEN
-			RAISE EXCEPTION 'account type % is mapped twice', type_name
-				USING ERRCODE = 'invalid_parameter_value';
-		END IF;
-		IF found_currency <> COALESCE(first_currency, found_currency) THEN
-			RAISE EXCEPTION 'column % is mapped to accounts in % and %', legacy_column, first_currency, found_currency
-				USING ERRCODE = 'invalid_parameter_value',
-					  HINT = 'Map a column to account types of one currency.';
-		END IF;
-		first_currency := found_currency;
-	END LOOP;
-END
-$$;
-REVOKE ALL ON FUNCTION ledger.legacy_check_types(text, text[], text[]) FROM PUBLIC;
-COMMENT ON FUNCTION ledger.legacy_check_types(text, text[], text[]) IS 'Internal: checks the account types of one mapped column.';
-
-/* What kind of relation it is; the first check, and the others rest on it. */
-CREATE FUNCTION ledger.legacy_check_table(legacy regclass,
-	OUT passed boolean, OUT detail text, OUT hint text)
-	LANGUAGE plpgsql STABLE PARALLEL SAFE SECURITY INVOKER
-	SET search_path = pg_catalog, pg_temp
-AS $$
-DECLARE
-	rel record;
-BEGIN
-	SELECT c.relkind, c.relpersistence, c.relhasrules, n.nspname,
-			EXISTS (SELECT FROM pg_inherits i WHERE i.inhparent = c.oid) AS has_children,
-			EXISTS (SELECT FROM pg_inherits i WHERE i.inhrelid = c.oid) AS is_child
-		INTO rel
-		FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-		WHERE c.oid = legacy;
-	IF NOT FOUND THEN
-		RAISE EXCEPTION 'there is no table with the OID %', legacy::oid
-			USING ERRCODE = 'undefined_table', HINT = 'Pass the name of a table.';
-	END IF;
-	passed := false;
-	CASE
-		WHEN rel.nspname IN ('ledger', 'pg_catalog', 'information_schema') THEN
-			detail := format('%s belongs to schema %s.', legacy, rel.nspname);
-			hint := 'Attach the application''s own table.';
-		WHEN rel.relkind IN ('v', 'm') THEN
-			detail := format('%s is a view.', legacy);
-			hint := 'Attach the table behind the view.';
-		WHEN rel.relkind = 'f' THEN
-			detail := format('%s is a foreign table.', legacy);
-			hint := 'Install ledger in the database that holds the table.';
-		WHEN rel.relkind = 'p' THEN
-			detail := format('%s is partitioned, which is not supported.', legacy);
-			hint := 'Attach an ordinary table.';
-		WHEN rel.relkind <> 'r' THEN
-			detail := format('%s is not a table.', legacy);
-			hint := 'Attach an ordinary table.';
-		WHEN rel.relpersistence = 't' THEN
-			detail := format('%s is temporary: other sessions do not see it.', legacy);
-			hint := 'Attach a permanent table.';
-		WHEN rel.relpersistence = 'u' THEN
-			detail := format('%s is unlogged: a crash empties it.', legacy);
-			hint := format('ALTER TABLE %s SET LOGGED.', legacy);
-		WHEN rel.has_children OR rel.is_child THEN
-			detail := format('%s has children or a parent, which is not supported.', legacy);
-			hint := 'Attach an ordinary table.';
-		WHEN rel.relhasrules THEN
-			detail := format('%s has rules, which rewrite what the mirror does.', legacy);
-			hint := 'Drop the rules.';
-		ELSE
-			passed := true;
-			detail := format('%s is an ordinary table.', legacy);
-	END CASE;
-END
-$$;
-REVOKE ALL ON FUNCTION ledger.legacy_check_table(regclass) FROM PUBLIC;
-COMMENT ON FUNCTION ledger.legacy_check_table(regclass) IS 'Internal: whether a legacy table is one that can be attached.';
-
-/* Key, mapped columns and constants as the mapping wants them; all required. */
-CREATE FUNCTION ledger.legacy_check_columns(legacy regclass, mapping jsonb, key_column name)
-	RETURNS TABLE (check_name text, passed boolean, detail text, hint text)
+/* Whether some index has keys in the order of their users' uuids. */
+CREATE FUNCTION ledger.legacy_sorts(legacy regclass, key_column name, key_functions text[]) RETURNS boolean
 	LANGUAGE sql STABLE PARALLEL SAFE SECURITY INVOKER
 	SET search_path = pg_catalog, pg_temp
 AS $$
-	SELECT 'key_column',
-		COALESCE(k.atttypid = 'uuid'::regtype AND k.is_key, false),
-		CASE WHEN k.attname IS NULL THEN format('There is no column %s.', key_column)
-			WHEN k.atttypid <> 'uuid'::regtype THEN format('Column %s is of type %s; only uuid is supported.', key_column, k.atttypid::regtype)
-			WHEN NOT k.is_key THEN format('Column %s is not a unique key of its own, NOT NULL and not deferrable.', key_column)
-			ELSE format('Column %s is a unique key of type uuid.', key_column) END,
-		CASE WHEN k.is_key AND k.atttypid = 'uuid'::regtype THEN NULL
-			ELSE 'Name the uuid column that is the table''s primary key.' END
-	FROM (SELECT 1) one
-	LEFT JOIN (
-		SELECT a.attname, a.atttypid, a.attnotnull AND EXISTS (
-				SELECT FROM pg_index i
-				WHERE i.indrelid = a.attrelid AND i.indisunique AND i.indimmediate AND i.indisvalid
-					AND i.indnkeyatts = 1 AND i.indkey[0] = a.attnum
-					AND i.indpred IS NULL AND i.indexprs IS NULL) AS is_key
-		FROM pg_attribute a
-		WHERE a.attrelid = legacy AND a.attname = key_column AND a.attnum > 0 AND NOT a.attisdropped
-	) k ON true
-	UNION ALL
-	SELECT 'mapped_columns', bool_and(m.problem IS NULL),
-		COALESCE(string_agg(m.problem, ' ' ORDER BY m.ordinal), 'Every mapped column is numeric.'),
-		CASE WHEN bool_and(m.problem IS NULL) THEN NULL ELSE 'Name columns of type numeric in the mapping.' END
-	FROM (
-		SELECT c.ordinal,
-			CASE WHEN a.attname IS NULL THEN format('There is no column %s.', c.item ->> 'column')
-				WHEN a.atttypid <> 'numeric'::regtype THEN format('Column %s is of type %s; only numeric is supported.', a.attname, a.atttypid::regtype)
-				WHEN a.attgenerated <> '' THEN format('Column %s is generated.', a.attname)
-				WHEN a.attname = key_column THEN format('Column %s is the key.', a.attname) END AS problem
-		FROM jsonb_array_elements(mapping -> 'columns') WITH ORDINALITY AS c (item, ordinal)
-		LEFT JOIN pg_attribute a ON a.attrelid = legacy AND a.attname = c.item ->> 'column'
-			AND a.attnum > 0 AND NOT a.attisdropped
-	) m
-	UNION ALL
-	SELECT 'constants', bool_and(m.problem IS NULL),
-		COALESCE(string_agg(m.problem, ' ' ORDER BY m.name),
-			CASE WHEN count(m.name) = 0 THEN 'The mapping has no constants.' ELSE 'Every constant''s column exists.' END),
-		CASE WHEN COALESCE(bool_and(m.problem IS NULL), true) THEN NULL ELSE 'Name existing columns that are not mapped.' END
-	FROM (
-		SELECT c.name,
-			CASE WHEN a.attname IS NULL THEN format('There is no column %s.', c.name)
-				WHEN a.attgenerated <> '' THEN format('Column %s is generated.', a.attname)
-				WHEN a.attname = key_column OR jsonb_path_exists(mapping, '$.columns[*] ? (@.column == $name)',
-						jsonb_build_object('name', c.name))
-					THEN format('Column %s is the key or mapped.', a.attname) END AS problem
-		FROM jsonb_object_keys(mapping -> 'constants') AS c (name)
-		LEFT JOIN pg_attribute a ON a.attrelid = legacy AND a.attname = c.name
-			AND a.attnum > 0 AND NOT a.attisdropped
-		) m
-	HAVING true
+	SELECT CASE ledger.legacy_key_kind(legacy, key_column, key_functions)
+		WHEN 'text' THEN EXISTS (
+			SELECT FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
+				JOIN pg_collation c ON c.oid = i.indcollation[0]
+			WHERE i.indrelid = legacy AND a.attname = key_column AND i.indpred IS NULL
+				AND (c.collname IN ('C', 'POSIX') OR c.collname = 'default' AND EXISTS (
+					SELECT FROM pg_database d WHERE d.datname = current_database() AND d.datcollate IN ('C', 'POSIX'))))
+		WHEN 'functions' THEN EXISTS (
+			SELECT FROM pg_index i JOIN pg_depend d ON d.classid = 'pg_class'::regclass AND d.objid = i.indexrelid
+			WHERE i.indrelid = legacy AND i.indkey[0] = 0 AND i.indpred IS NULL AND d.refclassid = 'pg_proc'::regclass
+				AND d.refobjid = ledger.legacy_key_function(key_functions[1],
+					(SELECT a.atttypid FROM pg_attribute a WHERE a.attrelid = legacy AND a.attname = key_column)))
+		ELSE true END
 $$;
-REVOKE ALL ON FUNCTION ledger.legacy_check_columns(regclass, jsonb, name) FROM PUBLIC;
-COMMENT ON FUNCTION ledger.legacy_check_columns(regclass, jsonb, name) IS 'Internal: whether key, mapped columns and constants of a mapping fit the table.';
+REVOKE ALL ON FUNCTION ledger.legacy_sorts(regclass, name, text[]) FROM PUBLIC;
+COMMENT ON FUNCTION ledger.legacy_sorts(regclass, name, text[]) IS 'Internal: whether a scan in the order of users needs no sort.';
 
 /* What would make a legacy write fail, or change what it writes; not required. */
-CREATE FUNCTION ledger.legacy_check_writes(legacy regclass, mapping jsonb, key_column name)
+CREATE FUNCTION ledger.legacy_check_writes(legacy regclass, mapping jsonb, key_column name, key_functions text[])
 	RETURNS TABLE (check_name text, found text, problem text, hint text)
 	LANGUAGE sql STABLE PARALLEL SAFE SECURITY INVOKER
 	SET search_path = pg_catalog, pg_temp
@@ -275,20 +52,29 @@ AS $$
 	WHERE a.attrelid = legacy AND a.attnum > 0 AND NOT a.attisdropped AND a.attnotnull
 		AND NOT a.atthasdef AND a.attidentity = '' AND a.attname <> key_column
 		AND NOT (a.attname = 'updated_at' AND a.atttypid IN ('timestamptz'::regtype, 'timestamp'::regtype))
-		AND NOT mapping -> 'constants' ? a.attname::text
-		AND NOT jsonb_path_exists(mapping, '$.columns[*] ? (@.column == $name)', jsonb_build_object('name', a.attname))
+		AND NOT mapping -> 'constants' ? a.attname::text AND NOT mapping #> '{columns,0,where}' ? a.attname::text
+		/* not in the row of every condition */
+		AND EXISTS (SELECT FROM jsonb_array_elements(mapping -> 'columns') AS c (item)
+			GROUP BY c.item -> 'where' HAVING NOT bool_or(c.item ->> 'column' = a.attname))
 	UNION ALL
-	SELECT 'numeric_digits', string_agg(format('%I %s', a.attname, format_type(a.atttypid, a.atttypmod)), ', ' ORDER BY a.attnum),
+	SELECT 'numeric_digits', string_agg(d.found, ', ' ORDER BY d.ordinal),
 		'Amounts with more digits than the column has cannot be mirrored:',
-		'Widen the columns to numeric(38,18), or know that amounts stay small.'
-	FROM pg_attribute a
-	JOIN jsonb_array_elements(mapping -> 'columns') AS c (item) ON c.item ->> 'column' = a.attname
-	JOIN ledger.account_types t ON t.name = c.item #>> '{accounts,0}'
-	JOIN ledger.currencies cu ON cu.code = t.currency
-	WHERE a.attrelid = legacy AND a.attnum > 0 AND NOT a.attisdropped
-		AND a.atttypid = 'numeric'::regtype AND a.atttypmod >= 4
-		AND ((((a.atttypmod - 4) & 2047) # 1024) - 1024 < cu.scale
-			OR (((a.atttypmod - 4) >> 16) & 65535) - ((((a.atttypmod - 4) & 2047) # 1024) - 1024) < 18)
+		CASE WHEN bool_or(d.has_unit) THEN 'Let the ledger move whole units of these columns alone.'
+			ELSE 'Widen the columns to numeric(38,18), or know that amounts stay small.' END
+	FROM (
+		SELECT c.ordinal, c.item -> 'unit' <> '1' OR a.atttypid <> 'numeric'::regtype AS has_unit,
+			format(CASE WHEN c.item -> 'unit' = '1' THEN '%I %s' ELSE '%I %s in units of %s' END,
+				a.attname, format_type(a.atttypid, a.atttypmod), c.item ->> 'unit') AS found
+		FROM pg_attribute a
+		JOIN jsonb_array_elements(mapping -> 'columns') WITH ORDINALITY AS c (item, ordinal) ON c.item ->> 'column' = a.attname
+		JOIN ledger.account_types t ON t.name = c.item #>> '{accounts,0}'
+		JOIN ledger.currencies cu ON cu.code = t.currency
+		WHERE a.attrelid = legacy AND a.attnum > 0 AND NOT a.attisdropped
+			AND CASE WHEN a.atttypid = 'numeric'::regtype THEN a.atttypmod >= 4
+				AND ((((a.atttypmod - 4) & 2047) # 1024) - 1024 + scale((c.item ->> 'unit')::numeric) < cu.scale
+					OR (((a.atttypmod - 4) >> 16) & 65535) - ((((a.atttypmod - 4) & 2047) # 1024) - 1024) < 18)
+				ELSE a.atttypid IN ('int8'::regtype, 'int4'::regtype, 'int2'::regtype) END
+	) d
 	UNION ALL
 	SELECT 'check_constraints', string_agg(quote_ident(k.conname), ', ' ORDER BY k.conname),
 		'A legacy write that breaks one of these constraints fails:',
@@ -298,8 +84,9 @@ AS $$
 	SELECT 'unique_keys', string_agg(i.indexrelid::regclass::text, ', ' ORDER BY i.indexrelid::regclass::text),
 		'Inserting a missing legacy row fails where it would break one of these unique indexes:',
 		'Make sure that the other columns'' defaults do not collide.'
-	FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attname = key_column
-	WHERE i.indrelid = legacy AND i.indisunique AND NOT (i.indnkeyatts = 1 AND i.indkey[0] = a.attnum)
+	FROM pg_index i
+	WHERE i.indrelid = legacy AND i.indisunique
+		AND i.indexrelid NOT IN (SELECT ledger.legacy_key_indexes(legacy, mapping, key_column))
 	UNION ALL
 	SELECT 'foreign_keys', string_agg(quote_ident(k.conname), ', ' ORDER BY k.conname),
 		'These foreign keys let a legacy write fail, or cascades change rows:',
@@ -309,7 +96,7 @@ AS $$
 	SELECT 'triggers', string_agg(quote_ident(g.tgname), ', ' ORDER BY g.tgname),
 		'These triggers can change or refuse what the mirror writes:',
 		'Read them; what they change is recorded as a mirror side effect.'
-	FROM pg_trigger g WHERE g.tgrelid = legacy AND NOT g.tgisinternal
+	FROM pg_trigger g WHERE g.tgrelid IN (SELECT ledger.legacy_relations(legacy)) AND NOT g.tgisinternal AND g.tgparentid = 0
 		AND g.tgfoid NOT IN (SELECT p.oid FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
 			WHERE n.nspname = 'ledger' AND p.proname = 'capture')
 	UNION ALL
@@ -322,13 +109,18 @@ AS $$
 		'Nothing needs to be done.'
 	FROM pg_class c WHERE c.oid = legacy
 	UNION ALL
+	SELECT 'key_order', CASE WHEN ledger.legacy_sorts(legacy, key_column, key_functions) THEN NULL ELSE quote_ident(key_column) END,
+		'Reconciliation sorts the table, for no index has the order of the users'' uuids on',
+		'For a large table create an index on the key COLLATE "C", or on the first of key_functions of the key.'
+	UNION ALL
 	SELECT 'replication', string_agg(quote_ident(s.subname), ', ' ORDER BY s.subname),
 		'Logical replication writes the table, past the application; subscriptions:',
 		'Drop the table from these subscriptions.'
-	FROM pg_subscription_rel r JOIN pg_subscription s ON s.oid = r.srsubid WHERE r.srrelid = legacy
+	FROM pg_subscription_rel r JOIN pg_subscription s ON s.oid = r.srsubid
+	WHERE r.srrelid IN (SELECT ledger.legacy_relations(legacy))
 $$;
-REVOKE ALL ON FUNCTION ledger.legacy_check_writes(regclass, jsonb, name) FROM PUBLIC;
-COMMENT ON FUNCTION ledger.legacy_check_writes(regclass, jsonb, name) IS 'Internal: what of a legacy table can make the mirror''s writes fail.';
+REVOKE ALL ON FUNCTION ledger.legacy_check_writes(regclass, jsonb, name, text[]) FROM PUBLIC;
+COMMENT ON FUNCTION ledger.legacy_check_writes(regclass, jsonb, name, text[]) IS 'Internal: what of a legacy table can make the mirror''s writes fail.';
 
 CREATE FUNCTION ledger.legacy_deferred(legacy regclass) RETURNS text
 	LANGUAGE sql STABLE PARALLEL SAFE SECURITY INVOKER
@@ -336,61 +128,24 @@ CREATE FUNCTION ledger.legacy_deferred(legacy regclass) RETURNS text
 AS $$
 	SELECT string_agg(quote_ident(d.name), ', ' ORDER BY d.name)
 	FROM (
-		SELECT k.conname AS name FROM pg_constraint k WHERE k.conrelid = legacy AND k.condeferrable
+		SELECT k.conname AS name FROM pg_constraint k
+		WHERE k.conrelid IN (SELECT ledger.legacy_relations(legacy)) AND k.condeferrable AND k.conparentid = 0
 		UNION
 		SELECT g.tgname FROM pg_trigger g
-		WHERE g.tgrelid = legacy AND NOT g.tgisinternal AND g.tgconstraint <> 0
+		WHERE g.tgrelid IN (SELECT ledger.legacy_relations(legacy)) AND NOT g.tgisinternal AND g.tgconstraint <> 0 AND g.tgparentid = 0
 		UNION
 		SELECT i.relname FROM pg_index x JOIN pg_class i ON i.oid = x.indexrelid
-		WHERE x.indrelid = legacy AND NOT x.indimmediate
+		WHERE x.indrelid IN (SELECT ledger.legacy_relations(legacy)) AND NOT x.indimmediate AND NOT i.relispartition
 	) d
 $$;
 REVOKE ALL ON FUNCTION ledger.legacy_deferred(regclass) FROM PUBLIC;
 COMMENT ON FUNCTION ledger.legacy_deferred(regclass) IS 'Internal: names of deferrable constraints and constraint triggers; NULL: none.';
 
-/* Rows from which nobody could be opened. */
-CREATE FUNCTION ledger.legacy_check_rows(legacy regclass, mapping jsonb,
-	OUT passed boolean, OUT detail text, OUT hint text)
-	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY INVOKER
-	SET search_path = pg_catalog, pg_temp
-AS $$
-DECLARE
-	conditions text;
-	bad bigint;
-BEGIN
-	SELECT string_agg(condition, ' OR ') INTO conditions FROM (
-		SELECT format('NOT (%1$I IS NULL OR (%1$I OPERATOR(pg_catalog.>=) 0 AND %1$I OPERATOR(pg_catalog.<) 1e20 AND pg_catalog.scale(pg_catalog.trim_scale(%1$I)) OPERATOR(pg_catalog.<=) %2$s))',
-				c.item ->> 'column', cu.scale) AS condition
-		FROM jsonb_array_elements(mapping -> 'columns') AS c (item)
-		JOIN ledger.account_types t ON t.name = c.item #>> '{accounts,0}'
-		JOIN ledger.currencies cu ON cu.code = t.currency
-		UNION ALL
-		SELECT format('%I OPERATOR(pg_catalog.<>) 0', c.item ->> 'column')
-		FROM jsonb_array_elements(mapping -> 'columns') AS c (item)
-		WHERE c.item #>> '{accounts,0}' = 'pending_investment'
-		UNION ALL
-		SELECT format('%1$I IS NOT NULL AND (%1$I::pg_catalog.text COLLATE pg_catalog."C") OPERATOR(pg_catalog.<>) ALL (%2$L::pg_catalog.text[])',
-			k.key, ARRAY(SELECT jsonb_array_elements_text(k.value)))
-		FROM jsonb_each(mapping -> 'constants') AS k
-	) parts;
-	bad := ledger.legacy_count(legacy, conditions);
-	passed := bad = 0;
-	IF passed THEN
-		detail := 'Every row can be opened.';
-	ELSE
-		detail := format('Rows that are negative, not finite, too long, reserved or in another currency: %s.', bad);
-		hint := 'Correct them: postings for their users are refused until then.';
-	END IF;
-END
-$$;
-REVOKE ALL ON FUNCTION ledger.legacy_check_rows(regclass, jsonb) FROM PUBLIC;
-COMMENT ON FUNCTION ledger.legacy_check_rows(regclass, jsonb) IS 'Internal: whether every row could be opened.';
-
 /*
  * All checks in their order; required are those that attach_legacy() insists
  * on. with_rows: reads the whole table as well.
  */
-CREATE FUNCTION ledger.legacy_checks(legacy regclass, mapping jsonb, key_column name, with_rows boolean)
+CREATE FUNCTION ledger.legacy_checks(legacy regclass, mapping jsonb, key_column name, key_functions text[], with_rows boolean)
 	RETURNS TABLE (check_name text, passed boolean, required boolean, detail text, hint text)
 	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY INVOKER
 	SET search_path = pg_catalog, pg_temp
@@ -404,9 +159,9 @@ BEGIN
 	IF NOT (SELECT t.passed FROM ledger.legacy_check_table(legacy) t) THEN
 		RETURN;
 	END IF;
-	sound := (SELECT bool_and(c.passed) FROM ledger.legacy_check_columns(legacy, mapping, key_column) c);
+	sound := (SELECT bool_and(c.passed) FROM ledger.legacy_check_columns(legacy, mapping, key_column, key_functions) c);
 	RETURN QUERY SELECT c.check_name, c.passed, true, c.detail, c.hint
-		FROM ledger.legacy_check_columns(legacy, mapping, key_column) c;
+		FROM ledger.legacy_check_columns(legacy, mapping, key_column, key_functions) c;
 
 	SELECT c.relowner INTO table_owner FROM pg_class c WHERE c.oid = legacy;
 	RETURN QUERY SELECT 'owner_rights', r.missing IS NULL, true,
@@ -425,14 +180,20 @@ BEGIN
 			w.check_name = 'deferred_checks' AND EXISTS (SELECT FROM ledger.settings s WHERE s.shadow_mode AND NOT s.strict_mode),
 			CASE WHEN w.found IS NULL THEN 'Nothing found.' ELSE format('%s %s.', w.problem, w.found) END,
 			CASE WHEN w.found IS NOT NULL THEN w.hint END
-		FROM ledger.legacy_check_writes(legacy, mapping, key_column) w;
+		FROM ledger.legacy_check_writes(legacy, mapping, key_column, key_functions) w;
+	IF sound AND with_rows THEN
+		RETURN QUERY SELECT v.check_name, v.passed, true, v.detail, v.hint
+			FROM ledger.legacy_check_values(legacy, mapping, key_column, key_functions) v;
+		sound := (SELECT bool_and(v.passed) FROM ledger.legacy_check_values(legacy, mapping, key_column, key_functions) v)
+			IS NOT FALSE;
+	END IF;
 	IF sound AND with_rows THEN
 		RETURN QUERY SELECT 'rows', r.passed, false, r.detail, r.hint FROM ledger.legacy_check_rows(legacy, mapping) r;
 	END IF;
 END
 $$;
-REVOKE ALL ON FUNCTION ledger.legacy_checks(regclass, jsonb, name, boolean) FROM PUBLIC;
-COMMENT ON FUNCTION ledger.legacy_checks(regclass, jsonb, name, boolean) IS 'Internal: every check of the preflight.';
+REVOKE ALL ON FUNCTION ledger.legacy_checks(regclass, jsonb, name, text[], boolean) FROM PUBLIC;
+COMMENT ON FUNCTION ledger.legacy_checks(regclass, jsonb, name, text[], boolean) IS 'Internal: every check of the preflight.';
 
 /* Both locks go when a slice of waiting fails, so that nobody queues behind us. */
 CREATE FUNCTION ledger.legacy_lock(legacy regclass, lock_wait_ms bigint) RETURNS void
@@ -456,9 +217,11 @@ BEGIN
 		RAISE EXCEPTION 'invalid capture %', COALESCE(legacy_attach.capture, 'NULL')
 			USING ERRCODE = 'invalid_parameter_value', HINT = 'Use record, post or refuse.';
 	END IF;
-	IF key_functions IS NOT NULL THEN
-		RAISE EXCEPTION 'key_functions is not supported'
-			USING ERRCODE = 'feature_not_supported', HINT = 'Attach a table with a uuid key.';
+	IF array_ndims(key_functions) <> 1 OR cardinality(key_functions) <> 2 OR array_position(key_functions, NULL) IS NOT NULL THEN
+		RAISE EXCEPTION 'invalid key_functions %', key_functions
+			USING ERRCODE = 'invalid_parameter_value',
+				  DETAIL = 'It names two functions: from the key''s type to uuid, and from uuid to the key''s type.',
+				  HINT = 'For example ARRAY[''app.key_to_uuid'', ''app.uuid_to_key''].';
 	END IF;
 	IF EXISTS (SELECT FROM ledger.settings s WHERE s.phase <> 'migrating') THEN
 		RAISE EXCEPTION 'cannot attach a table after the cut-over'
@@ -466,7 +229,7 @@ BEGIN
 	END IF;
 	clean := ledger.legacy_mapping(legacy, mapping);
 
-	FOR one IN SELECT * FROM ledger.legacy_checks(legacy, clean, key_column, true) LOOP
+	FOR one IN SELECT * FROM ledger.legacy_checks(legacy, clean, key_column, key_functions, true) LOOP
 		RETURN QUERY SELECT one.check_name::text, one.passed::boolean, one.detail::text, one.hint::text;
 		IF one.required AND NOT one.passed THEN
 			failed := concat_ws(', ', failed, one.check_name);
@@ -476,10 +239,10 @@ BEGIN
 		/* what was found before the lock may have changed; the rows are only counted */
 		PERFORM ledger.legacy_lock(legacy, 5000);
 		SELECT string_agg(c.check_name, ', ') INTO failed
-			FROM ledger.legacy_checks(legacy, clean, key_column, false) c WHERE c.required AND NOT c.passed;
+			FROM ledger.legacy_checks(legacy, clean, key_column, key_functions, false) c WHERE c.required AND NOT c.passed;
 	END IF;
 	IF really AND failed IS NULL THEN
-		PERFORM ledger.legacy_store(legacy, clean, key_column, legacy_attach.capture, caller);
+		PERFORM ledger.legacy_store(legacy, clean, key_column, key_functions, legacy_attach.capture, caller);
 	END IF;
 	RETURN QUERY SELECT CASE WHEN really THEN 'attached' ELSE 'attachable' END, failed IS NULL,
 		CASE WHEN failed IS NOT NULL THEN format('%s: what must pass and does not: %s.',
@@ -492,18 +255,25 @@ $$;
 REVOKE ALL ON FUNCTION ledger.legacy_attach(regclass, jsonb, name, text, text[], text, boolean) FROM PUBLIC;
 COMMENT ON FUNCTION ledger.legacy_attach(regclass, jsonb, name, text, text[], text, boolean) IS 'Internal: the work of attach_legacy() and legacy_preflight().';
 
-CREATE FUNCTION ledger.legacy_store(legacy regclass, mapping jsonb, key_column name, capture text, caller text) RETURNS void
+CREATE FUNCTION ledger.legacy_store(legacy regclass, mapping jsonb, key_column name, key_functions text[], capture text, caller text) RETURNS void
 	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY INVOKER
 	SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
 DECLARE
 	own_id smallint;
+	relation regclass;
+	kind text := ledger.legacy_key_kind(legacy, key_column, key_functions);
+	/* qualified: it is read under any search_path */
+	functions text[] := CASE kind WHEN 'functions' THEN ARRAY[
+		ledger.legacy_key_function(key_functions[1], (SELECT a.atttypid FROM pg_attribute a
+			WHERE a.attrelid = legacy AND a.attname = legacy_store.key_column))::regproc::text,
+		ledger.legacy_key_function(key_functions[2], 'uuid'::regtype)::regproc::text] END;
 BEGIN
 	SELECT m.id INTO own_id FROM ledger.legacy_mappings m WHERE m.legacy = legacy_store.legacy;
 	IF FOUND THEN
 		UPDATE ledger.legacy_mappings m
-			SET key_column = legacy_store.key_column, constants = mapping -> 'constants', capture = legacy_store.capture,
+			SET key_column = legacy_store.key_column, key_kind = kind, key_functions = functions, constants = mapping -> 'constants', capture = legacy_store.capture,
 				attached_at = ledger.clock(), attached_by = caller, detached_at = NULL
 			WHERE m.id = own_id;
 		DELETE FROM ledger.legacy_columns c WHERE c.mapping_id = own_id;
@@ -514,24 +284,27 @@ BEGIN
 			RAISE EXCEPTION 'too many legacy tables' USING ERRCODE = 'program_limit_exceeded',
 				DETAIL = 'A database can have had at most 31 of them.';
 		END IF;
-		INSERT INTO ledger.legacy_mappings (id, legacy, key_column, constants, capture, attached_by)
-			VALUES (own_id, legacy, key_column, mapping -> 'constants', capture, caller);
+		INSERT INTO ledger.legacy_mappings (id, legacy, key_column, key_kind, key_functions, constants, capture, attached_by)
+			VALUES (own_id, legacy, key_column, kind, functions, mapping -> 'constants', capture, caller);
 	END IF;
-	INSERT INTO ledger.legacy_columns (mapping_id, ordinal, legacy_column, accounts)
-		SELECT own_id, c.ordinal, c.item ->> 'column',
-			ARRAY(SELECT jsonb_array_elements_text(c.item -> 'accounts'))
+	INSERT INTO ledger.legacy_columns (mapping_id, ordinal, legacy_column, column_name, accounts, unit, condition)
+		SELECT own_id, c.ordinal, c.item ->> 'label', c.item ->> 'column',
+			ARRAY(SELECT jsonb_array_elements_text(c.item -> 'accounts')), (c.item ->> 'unit')::numeric, c.item -> 'where'
 		FROM jsonb_array_elements(mapping -> 'columns') WITH ORDINALITY AS c (item, ordinal);
 	INSERT INTO ledger.legacy_log (legacy, action, capture, changed_by)
 		VALUES (legacy::text, 'attach', capture, caller);
 
+	/* a partition gets the row trigger from its parent, but nothing that is fired for a statement */
 	EXECUTE format('CREATE TRIGGER ledger_capture AFTER INSERT OR UPDATE OR DELETE ON %s FOR EACH ROW EXECUTE FUNCTION ledger.capture()', legacy);
-	EXECUTE format('CREATE TRIGGER ledger_capture_truncate BEFORE TRUNCATE ON %s FOR EACH STATEMENT EXECUTE FUNCTION ledger.capture()', legacy);
-	EXECUTE format('ALTER TABLE %s ENABLE ALWAYS TRIGGER ledger_capture', legacy);
-	EXECUTE format('ALTER TABLE %s ENABLE ALWAYS TRIGGER ledger_capture_truncate', legacy);
+	FOR relation IN SELECT * FROM ledger.legacy_relations(legacy) LOOP
+		EXECUTE format('CREATE TRIGGER ledger_capture_truncate BEFORE TRUNCATE ON %s FOR EACH STATEMENT EXECUTE FUNCTION ledger.capture()', relation);
+		EXECUTE format('ALTER TABLE ONLY %s ENABLE ALWAYS TRIGGER ledger_capture', relation);
+		EXECUTE format('ALTER TABLE ONLY %s ENABLE ALWAYS TRIGGER ledger_capture_truncate', relation);
+	END LOOP;
 END
 $$;
-REVOKE ALL ON FUNCTION ledger.legacy_store(regclass, jsonb, name, text, text) FROM PUBLIC;
-COMMENT ON FUNCTION ledger.legacy_store(regclass, jsonb, name, text, text) IS 'Internal: stores a mapping and creates the capture triggers.';
+REVOKE ALL ON FUNCTION ledger.legacy_store(regclass, jsonb, name, text[], text, text) FROM PUBLIC;
+COMMENT ON FUNCTION ledger.legacy_store(regclass, jsonb, name, text[], text, text) IS 'Internal: stores a mapping and creates the capture triggers.';
 
 CREATE FUNCTION ledger.legacy_detach(legacy regclass, caller text) RETURNS void
 	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY INVOKER
@@ -539,6 +312,7 @@ CREATE FUNCTION ledger.legacy_detach(legacy regclass, caller text) RETURNS void
 AS $$
 #variable_conflict use_column
 DECLARE
+	relation regclass;
 	still_there boolean := EXISTS (SELECT FROM pg_class c WHERE c.oid = legacy);
 BEGIN
 	IF NOT EXISTS (SELECT FROM ledger.legacy_mappings m WHERE m.legacy = legacy_detach.legacy AND m.detached_at IS NULL) THEN
@@ -559,7 +333,9 @@ BEGIN
 	INSERT INTO ledger.legacy_log (legacy, action, changed_by) VALUES (legacy::text, 'detach', caller);
 	IF still_there THEN
 		EXECUTE format('DROP TRIGGER IF EXISTS ledger_capture ON %s', legacy);
-		EXECUTE format('DROP TRIGGER IF EXISTS ledger_capture_truncate ON %s', legacy);
+		FOR relation IN SELECT * FROM ledger.legacy_relations(legacy) LOOP
+			EXECUTE format('DROP TRIGGER IF EXISTS ledger_capture_truncate ON %s', relation);
+		END LOOP;
 	END IF;
 END
 $$;

@@ -58,8 +58,9 @@ AS $$
 			('ledger.account_types', 'type'),
 			('ledger.inbox', 'inbox')
 		UNION ALL
-		SELECT c.oid::regclass::text, 'legacy'
+		SELECT r.relation::text, 'legacy'
 		FROM ledger.legacy_mappings m JOIN pg_class c ON c.oid = m.legacy
+		CROSS JOIN LATERAL ledger.legacy_relations(m.legacy) AS r (relation)
 		WHERE m.detached_at IS NULL
 	) AS g (table_name, kind)
 	JOIN (VALUES

@@ -7,25 +7,35 @@ CREATE TABLE ledger.legacy_mappings (
 	id smallint PRIMARY KEY CHECK (id BETWEEN 1 AND 31),
 	legacy regclass NOT NULL UNIQUE,
 	key_column text COLLATE "C" NOT NULL,
+	key_kind text COLLATE "C" NOT NULL DEFAULT 'uuid' CHECK (key_kind IN ('uuid', 'text', 'integer', 'functions')),
+	key_functions text[],
 	constants jsonb NOT NULL DEFAULT '{}',
 	capture text COLLATE "C" NOT NULL CHECK (capture IN ('record', 'post', 'refuse')),
 	attached_at timestamptz NOT NULL DEFAULT ledger.clock(),
 	attached_by text NOT NULL,
-	detached_at timestamptz
+	detached_at timestamptz,
+	CHECK ((key_kind = 'functions') = (key_functions IS NOT NULL))
 ) USING heap;
 COMMENT ON TABLE ledger.legacy_mappings IS 'Legacy tables that are or were attached. The row of a table is used again when it is attached again: accounts.opened refers to its id.';
 COMMENT ON COLUMN ledger.legacy_mappings.id IS 'Bit id - 1 of accounts.opened.';
+COMMENT ON COLUMN ledger.legacy_mappings.key_kind IS 'How a key stands for a user''s uuid: it is one, is its text, is an integer (integer_to_uuid()), or by key_functions.';
 COMMENT ON COLUMN ledger.legacy_mappings.constants IS 'For each such column the values that a row may have; the first is what the mirror inserts.';
 
 CREATE TABLE ledger.legacy_columns (
 	mapping_id smallint NOT NULL,
 	ordinal smallint NOT NULL,
 	legacy_column text COLLATE "C" NOT NULL,
+	column_name text COLLATE "C" NOT NULL,
 	accounts text[] COLLATE "C" NOT NULL CHECK (pg_catalog.cardinality(accounts) BETWEEN 1 AND 8),
+	unit numeric NOT NULL DEFAULT 1 CHECK (unit > 0 AND unit < 'Infinity'),
+	condition jsonb NOT NULL DEFAULT '{}',
 	PRIMARY KEY (mapping_id, ordinal),
 	UNIQUE (mapping_id, legacy_column)
 ) USING heap;
 COMMENT ON TABLE ledger.legacy_columns IS 'Mapped columns: each is the sum of a user''s accounts of these types; openings go to the first.';
+COMMENT ON COLUMN ledger.legacy_columns.legacy_column IS 'As it is reported everywhere: the column''s name, with a condition column[value].';
+COMMENT ON COLUMN ledger.legacy_columns.unit IS 'The amount is what the column holds, times this.';
+COMMENT ON COLUMN ledger.legacy_columns.condition IS 'The column lives in the row whose columns have these values; all conditions of a table are over the same columns.';
 
 CREATE TABLE ledger.legacy_log (
 	id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,

@@ -236,10 +236,12 @@ AS $$
 	UNION ALL
 	SELECT 'legacy_tables', format('legacy table %s: %s', a.legacy, t.detail)
 	FROM attached a
-	CROSS JOIN LATERAL ledger.legacy_check_columns(a.legacy, jsonb_build_object('constants', a.constants, 'columns',
-		(SELECT jsonb_agg(jsonb_build_object('column', c.legacy_column, 'accounts', c.accounts) ORDER BY c.ordinal)
-			FROM ledger.legacy_columns c WHERE c.mapping_id = a.id)), a.key_column::name) t
+	CROSS JOIN LATERAL ledger.legacy_check_columns(a.legacy, ledger.legacy_stored_mapping(a.id), a.key_column::name, a.key_functions) t
 	WHERE a.relation IS NOT NULL AND NOT t.passed
+	UNION ALL
+	SELECT 'legacy_tables', format('legacy table %s: column %s is not of the type that it was', a.legacy, a.key_column)
+	FROM attached a
+	WHERE a.relation IS NOT NULL AND a.key_kind <> ledger.legacy_key_kind(a.legacy, a.key_column::name, a.key_functions)
 	UNION ALL
 	SELECT 'capture_triggers', format('trigger %s on %s is %s', d.trigger_name, d.table_name, d.what)
 	FROM ledger.disarmed() d WHERE NOT starts_with(d.table_name, 'ledger.')

@@ -279,19 +279,28 @@ BEGIN
 				WHERE a.user_id IS NOT NULL
 				GROUP BY a.user_id HAVING bool_or((a.opened & (1 << (%3$s - 1))) <> 0)
 			), mapped AS (
-				SELECT o.user_id, c.ordinal, c.legacy_column,
+				SELECT o.user_id, c.*,
 					   (SELECT COALESCE(sum(a.credits - a.debits), 0) FROM ledger.accounts a
 						WHERE a.user_id = o.user_id AND a.account_type = ANY (c.accounts)) AS ledger_value
 				FROM opened o CROSS JOIN ledger.legacy_columns c
 				WHERE c.mapping_id = %3$s
 			), legacy AS (
-				SELECT l.%2$I::text AS key, to_jsonb(l) AS columns FROM %1$s l
+				SELECT %2$s AS user_id, to_jsonb(l) AS columns FROM %1$s l
+			), sides AS (
+				SELECT m.user_id, m.ordinal, m.legacy_column, m.ledger_value,
+					   sum((l.columns ->> m.column_name)::numeric * m.unit) AS legacy_value
+				FROM mapped m LEFT JOIN legacy l ON l.user_id = m.user_id
+					AND NOT EXISTS (SELECT FROM jsonb_each_text(m.condition) w WHERE l.columns ->> w.key IS DISTINCT FROM w.value)
+				GROUP BY m.user_id, m.ordinal, m.legacy_column, m.ledger_value
 			)
 			SELECT format('legacy: user %%s has %%s in %%s, the ledger has %%s', m.user_id,
-						  COALESCE(l.columns ->> m.legacy_column, 'nothing'), m.legacy_column, m.ledger_value)
-			FROM mapped m LEFT JOIN legacy l ON l.key = m.user_id::text
-			WHERE COALESCE((l.columns ->> m.legacy_column)::numeric, 0) IS DISTINCT FROM m.ledger_value
-			ORDER BY m.user_id, m.ordinal $query$, mapping.legacy, mapping.key_column, mapping.id);
+						  COALESCE(m.legacy_value::text, 'nothing'), m.legacy_column, m.ledger_value)
+			FROM sides m
+			WHERE COALESCE(m.legacy_value, 0) IS DISTINCT FROM m.ledger_value
+			ORDER BY m.user_id, m.ordinal $query$, mapping.legacy,
+			CASE mapping.key_kind WHEN 'integer' THEN format('ledger.integer_to_uuid(l.%I)', mapping.key_column)
+				WHEN 'functions' THEN format('%s(l.%I)', mapping.key_functions[1], mapping.key_column)
+				ELSE format('l.%I::text::uuid', mapping.key_column) END, mapping.id);
 	END LOOP;
 END
 $oracle$;

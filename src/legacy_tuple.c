@@ -1,0 +1,282 @@
+/*
+ * legacy_tuple.c
+ *		Rows of a legacy table as tuples, and what their columns are worth.
+ *
+ * The attribute numbers of a partition need not be its root's. What is known
+ * of a relation (its numbers, the values of the conditions as it has them) is
+ * its shape, made when it is first met.
+ *
+ * An amount is what a column holds, times the unit. Going back nothing is
+ * rounded: what the column cannot hold is 22003.
+ *
+ * Memory: shapes live in a context per backend and go with the mappings, or
+ * when the relation is altered.
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "catalog/pg_type.h"
+#include "utils/builtins.h"
+#include "utils/datum.h"
+#include "utils/hsearch.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/typcache.h"
+
+#include "amount.h"
+#include "legacy.h"
+
+#define EXACT_DIGITS	60		/* after the point, of a quotient */
+
+typedef struct LegacyShape
+{
+	Oid			relid;			/* hash key */
+	bool		complete;
+	AttrNumber	key;
+	AttrNumber	columns[LEDGER_MAX_LEGACY_COLUMNS];
+	AttrNumber	where[LEDGER_MAX_WHERE];
+	Oid			collations[LEDGER_MAX_WHERE];
+	FmgrInfo	equals[LEDGER_MAX_WHERE];
+	Datum		values[LEDGER_MAX_LEGACY_COLUMNS][LEDGER_MAX_WHERE];
+} LegacyShape;
+
+static MemoryContext shapes_context = NULL;
+static HTAB *shapes = NULL;
+
+/* ---- amounts ----------------------------------------------------------------------------- */
+
+static Numeric
+as_numeric(Oid type, Datum value)
+{
+	switch (type)
+	{
+		case INT8OID:
+			return int64_to_numeric(DatumGetInt64(value));
+		case INT4OID:
+			return int64_to_numeric(DatumGetInt32(value));
+		case INT2OID:
+			return int64_to_numeric(DatumGetInt16(value));
+		default:
+			return DatumGetNumericCopy(value);
+	}
+}
+
+Numeric
+ledger_legacy_amount(const LegacyColumn *column, Datum value)
+{
+	Numeric		number = as_numeric(column->type, value);
+
+	return column->unit ? numeric_mul_opt_error(number, column->unit, NULL) : number;
+}
+
+static void
+cannot_hold(const LegacyColumn *column)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
+			 errmsg("legacy column %s cannot hold the amount without rounding", column->name),
+			 column->unit == NULL ? errdetail("The column has %d digits after the point.", column->scale) :
+			 column->limited ? errdetail("The column holds multiples of %s with %d digits after the point.",
+										 ledger_amount_out(column->unit), column->scale) :
+			 errdetail("The amount is no multiple of %s that can be written.",
+					   ledger_amount_out(column->unit))));
+}
+
+Numeric
+ledger_legacy_column_value(const LegacyColumn *column, Numeric amount)
+{
+	Numeric		value = amount;
+
+	if (column->unit)
+	{
+		/* division keeps as many digits as its operands show */
+		Numeric		wide = DatumGetNumeric(DirectFunctionCall2(numeric_round, NumericGetDatum(amount),
+															   Int32GetDatum(EXACT_DIGITS)));
+
+		value = DatumGetNumeric(DirectFunctionCall1(numeric_trim_scale,
+													NumericGetDatum(numeric_div_opt_error(wide, column->unit, NULL))));
+		if (ledger_amount_cmp(numeric_mul_opt_error(value, column->unit, NULL), amount) != 0)
+			cannot_hold(column);
+	}
+	if (column->limited &&
+		DatumGetInt32(DirectFunctionCall1(numeric_min_scale, NumericGetDatum(value))) > Max(column->scale, 0))
+		cannot_hold(column);
+	return value;
+}
+
+/* ---- shapes ------------------------------------------------------------------------------ */
+
+void
+ledger_legacy_tuple_forget(void)
+{
+	MemoryContext context = shapes_context;
+
+	shapes = NULL;
+	shapes_context = NULL;
+	if (context == NULL)
+		return;
+	/* one may be in use */
+	if (TopTransactionContext != NULL)
+		MemoryContextSetParent(context, TopTransactionContext);
+	else
+		MemoryContextDelete(context);
+}
+
+bool
+ledger_legacy_tuple_knows(Oid relid)
+{
+	return shapes && hash_search(shapes, &relid, HASH_FIND, NULL) != NULL;
+}
+
+static void
+create_shapes(void)
+{
+	HASHCTL		info = {0};
+
+	shapes_context = AllocSetContextCreate(CacheMemoryContext, "ledger legacy shapes",
+										   ALLOCSET_SMALL_SIZES);
+	info.keysize = sizeof(Oid);
+	info.entrysize = sizeof(LegacyShape);
+	info.hcxt = shapes_context;
+	shapes = hash_create("ledger legacy shapes", 16, &info, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+}
+
+static void
+cannot_tell(const LegacyTable *table, const char *column)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("cannot capture a write to the attached legacy table %s", table->name),
+			 errdetail("Column %s is not there, or not of its type.", column),
+			 errhint("Restore it, or call detach_legacy('%s').", table->name)));
+}
+
+/* One column of the conditions, with its value in each group. */
+static void
+shape_condition(LegacyShape *shape, const LegacyTable *table, TupleDesc desc, int w)
+{
+	Form_pg_attribute attribute;
+	TypeCacheEntry *type;
+	Oid			input;
+	Oid			param;
+
+	shape->where[w] = get_attnum(shape->relid, table->where[w]);
+	if (shape->where[w] == InvalidAttrNumber)
+		cannot_tell(table, table->where[w]);
+	attribute = TupleDescAttr(desc, shape->where[w] - 1);
+	type = lookup_type_cache(attribute->atttypid, TYPECACHE_EQ_OPR_FINFO);
+	if (!OidIsValid(type->eq_opr_finfo.fn_oid))
+		cannot_tell(table, table->where[w]);
+	fmgr_info_cxt(type->eq_opr_finfo.fn_oid, &shape->equals[w], shapes_context);
+	shape->collations[w] = attribute->attcollation;
+	getTypeInputInfo(attribute->atttypid, &input, &param);
+	for (int g = 0; g < table->ngroups; g++)
+	{
+		MemoryContext old = MemoryContextSwitchTo(shapes_context);
+
+		shape->values[g][w] = OidInputFunctionCall(input, table->groups[g].values[w], param, -1);
+		MemoryContextSwitchTo(old);
+	}
+}
+
+static const LegacyShape *
+shape_of(const LegacyTable *table, Relation relation)
+{
+	Oid			relid = RelationGetRelid(relation);
+	TupleDesc	desc = RelationGetDescr(relation);
+	LegacyShape *shape;
+	bool		found;
+
+	if (shapes == NULL)
+		create_shapes();
+	shape = hash_search(shapes, &relid, HASH_ENTER, &found);
+	if (!found)
+		shape->complete = false;
+	if (shape->complete)
+		return shape;
+	/* whose row it is must be known, or the write is not allowed */
+	shape->key = get_attnum(relid, table->key_column);
+	if (shape->key == InvalidAttrNumber || !OidIsValid(table->key_type) ||
+		TupleDescAttr(desc, shape->key - 1)->atttypid != table->key_type)
+		cannot_tell(table, table->key_column);
+	/* a function that is gone, say */
+	ledger_legacy_check_table(table);
+	for (int w = 0; w < table->nwhere; w++)
+		shape_condition(shape, table, desc, w);
+	for (int i = 0; i < table->ncolumns; i++)
+	{
+		const LegacyColumn *column = &table->columns[i];
+
+		shape->columns[i] = get_attnum(relid, column->column);
+		if (shape->columns[i] == InvalidAttrNumber || column->attnum == InvalidAttrNumber ||
+			TupleDescAttr(desc, shape->columns[i] - 1)->atttypid != column->type)
+			cannot_tell(table, column->column);
+	}
+	shape->complete = true;
+	return shape;
+}
+
+/* ---- tuples ------------------------------------------------------------------------------ */
+
+/* -1: none */
+static int
+group_of(const LegacyTable *table, const LegacyShape *shape, HeapTuple tuple, TupleDesc desc)
+{
+	Datum		values[LEDGER_MAX_WHERE];
+	bool		isnull;
+
+	for (int w = 0; w < table->nwhere; w++)
+	{
+		values[w] = heap_getattr(tuple, shape->where[w], desc, &isnull);
+		if (isnull)
+			return -1;
+	}
+	for (int g = 0; g < table->ngroups; g++)
+	{
+		bool		same = true;
+
+		for (int w = 0; w < table->nwhere && same; w++)
+			same = DatumGetBool(FunctionCall2Coll(unconstify(FmgrInfo *, &shape->equals[w]),
+												  shape->collations[w], values[w],
+												  shape->values[g][w]));
+		if (same)
+			return g;
+	}
+	return -1;
+}
+
+bool
+ledger_legacy_tuple_key(const LegacyTable *table, Relation relation, HeapTuple tuple,
+						pg_uuid_t *user_id)
+{
+	TupleDesc	desc = RelationGetDescr(relation);
+	const LegacyShape *shape = shape_of(table, relation);
+	bool		isnull;
+	Datum		key;
+
+	if (tuple == NULL || group_of(table, shape, tuple, desc) < 0)
+		return false;
+	key = heap_getattr(tuple, shape->key, desc, &isnull);
+	if (!isnull)
+		ledger_legacy_key_user(table, key, user_id);
+	return !isnull;
+}
+
+bool
+ledger_legacy_tuple_value(const LegacyTable *table, Relation relation, HeapTuple tuple, int i,
+						  Numeric *value)
+{
+	TupleDesc	desc = RelationGetDescr(relation);
+	const LegacyShape *shape = shape_of(table, relation);
+	bool		isnull;
+	Datum		datum;
+
+	*value = NULL;
+	if (table->nwhere > 0 && group_of(table, shape, tuple, desc) != table->columns[i].group)
+		return false;
+	datum = heap_getattr(tuple, shape->columns[i], desc, &isnull);
+	if (!isnull)
+		*value = ledger_legacy_amount(&table->columns[i], datum);
+	return true;
+}
