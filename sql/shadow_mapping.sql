@@ -127,7 +127,7 @@ SELECT ledger.detach_legacy('texts');
 CREATE SCHEMA app;
 CREATE DOMAIN app.code AS text;
 CREATE FUNCTION app.to_uuid(k text) RETURNS uuid LANGUAGE sql IMMUTABLE AS $$ SELECT CASE WHEN k LIKE 'c-%' THEN ledger.integer_to_uuid(substr(k, 3)::bigint) END $$;
-CREATE FUNCTION app.from_uuid(u uuid) RETURNS text LANGUAGE sql IMMUTABLE AS $$ SELECT 'c-' || ledger.uuid_to_integer(u) $$;
+CREATE FUNCTION app.from_uuid(u uuid) RETURNS text LANGUAGE sql IMMUTABLE AS $$ SELECT CASE WHEN u >= ledger.integer_to_uuid(0) AND u < ledger.integer_to_uuid(1000) THEN 'c-' || ledger.uuid_to_integer(u) END $$;
 CREATE FUNCTION app.volatile(u uuid) RETURNS text LANGUAGE sql VOLATILE AS $$ SELECT 'c-1' $$;
 CREATE FUNCTION app.wrong(u uuid) RETURNS text LANGUAGE sql IMMUTABLE AS $$ SELECT 'c-1' $$;
 CREATE FUNCTION app.fails(u uuid) RETURNS text LANGUAGE plpgsql IMMUTABLE AS $$ BEGIN RAISE EXCEPTION 'no'; END $$;

@@ -8,11 +8,12 @@
  */
 
 /* The table and, of a partitioned one, its partitions at any depth. */
-CREATE FUNCTION ledger.legacy_relations(legacy regclass) RETURNS SETOF regclass
+CREATE FUNCTION ledger.legacy_relations(legacy regclass) RETURNS TABLE (relid regclass)
 	LANGUAGE sql STABLE PARALLEL SAFE SECURITY INVOKER
 	SET search_path = pg_catalog, pg_temp
 AS $$
-	SELECT legacy UNION SELECT p.relid FROM pg_partition_tree(legacy) p
+	SELECT c.oid::regclass
+	FROM (SELECT legacy AS relid UNION SELECT p.relid FROM pg_partition_tree(legacy) p) t JOIN pg_class c ON c.oid = t.relid
 $$;
 REVOKE ALL ON FUNCTION ledger.legacy_relations(regclass) FROM PUBLIC;
 COMMENT ON FUNCTION ledger.legacy_relations(regclass) IS 'Internal: a legacy table and its partitions.';

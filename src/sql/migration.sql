@@ -304,21 +304,6 @@ $$;
 REVOKE ALL ON FUNCTION ledger.gates_of_watch() FROM PUBLIC;
 COMMENT ON FUNCTION ledger.gates_of_watch() IS 'Internal: rows of readiness().';
 
-/* A legacy table and its partitions. */
-CREATE FUNCTION ledger.legacy_relations(legacy regclass) RETURNS TABLE (relid regclass)
-	LANGUAGE sql STABLE PARALLEL SAFE SECURITY INVOKER
-	SET search_path = pg_catalog, pg_temp
-AS $$
-	WITH RECURSIVE tree AS (
-		SELECT legacy::oid AS relid
-		UNION ALL
-		SELECT i.inhrelid FROM pg_inherits i JOIN tree t ON t.relid = i.inhparent
-	)
-	SELECT t.relid::regclass FROM tree t WHERE EXISTS (SELECT FROM pg_class c WHERE c.oid = t.relid)
-$$;
-REVOKE ALL ON FUNCTION ledger.legacy_relations(regclass) FROM PUBLIC;
-COMMENT ON FUNCTION ledger.legacy_relations(regclass) IS 'Internal: a legacy table and all its partitions.';
-
 CREATE FUNCTION ledger.gate_suspense(OUT observed text, OUT passed boolean)
 	LANGUAGE sql STABLE PARALLEL SAFE SECURITY INVOKER
 	SET search_path = pg_catalog, pg_temp
