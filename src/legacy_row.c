@@ -264,7 +264,7 @@ index_keys(const LegacyTable *table, Relation index, const pg_uuid_t *user_id, i
 		AttrNumber	attnum = index->rd_index->indkey.values[i];
 		Oid			type = index->rd_opcintype[i];
 		Datum		value = (Datum) 0;
-		Oid			operator;
+		Oid			equals;
 
 		if (attnum == get_attnum(relid, table->key_column))
 		{
@@ -283,12 +283,12 @@ index_keys(const LegacyTable *table, Relation index, const pg_uuid_t *user_id, i
 			getTypeInputInfo(get_atttype(relid, attnum), &input, &param);
 			value = OidInputFunctionCall(input, table->groups[group].values[w], param, -1);
 		}
-		operator = get_opfamily_member(index->rd_opfamily[i], index->rd_opcintype[i], type,
-									   BTEqualStrategyNumber);
-		if (!OidIsValid(operator))
+		equals = get_opfamily_member(index->rd_opfamily[i], index->rd_opcintype[i], type,
+									 BTEqualStrategyNumber);
+		if (!OidIsValid(equals))
 			return false;
 		ScanKeyEntryInitialize(&keys[i], 0, i + 1, BTEqualStrategyNumber, type,
-							   index->rd_indcollation[i], get_opcode(operator), value);
+							   index->rd_indcollation[i], get_opcode(equals), value);
 	}
 	return true;
 }
@@ -511,4 +511,3 @@ ledger_legacy_insert(LegacyTable *table, const pg_uuid_t *user_id, int group,
 				 errdetail("Its key is an integer, and the user's id is not one of integer_to_uuid().")));
 	(void) execute(table, PLAN_INSERT, group, user_id, values, row);
 }
-

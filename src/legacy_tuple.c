@@ -76,9 +76,11 @@ cannot_hold(const LegacyColumn *column)
 	ereport(ERROR,
 			(errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
 			 errmsg("legacy column %s cannot hold the amount without rounding", column->name),
-			 column->unit == NULL ? errdetail("The column has %d digits after the point.", column->scale) :
-			 column->limited ? errdetail("The column holds multiples of %s with %d digits after the point.",
-										 ledger_amount_out(column->unit), column->scale) :
+			 column->unit == NULL ?
+			 errdetail("The column has %d digits after the point.", column->scale) :
+			 column->limited ?
+			 errdetail("The column has %d digits after the point, in units of %s.", column->scale,
+					   ledger_amount_out(column->unit)) :
 			 errdetail("The amount is no multiple of %s that can be written.",
 					   ledger_amount_out(column->unit))));
 }
@@ -87,6 +89,7 @@ Numeric
 ledger_legacy_column_value(const LegacyColumn *column, Numeric amount)
 {
 	Numeric		value = amount;
+	int			digits;
 
 	if (column->unit)
 	{
@@ -99,8 +102,8 @@ ledger_legacy_column_value(const LegacyColumn *column, Numeric amount)
 		if (ledger_amount_cmp(numeric_mul_opt_error(value, column->unit, NULL), amount) != 0)
 			cannot_hold(column);
 	}
-	if (column->limited &&
-		DatumGetInt32(DirectFunctionCall1(numeric_min_scale, NumericGetDatum(value))) > Max(column->scale, 0))
+	digits = DatumGetInt32(DirectFunctionCall1(numeric_min_scale, NumericGetDatum(value)));
+	if (column->limited && digits > Max(column->scale, 0))
 		cannot_hold(column);
 	return value;
 }

@@ -79,10 +79,13 @@ opening_metadata(const LegacyTable *table, const Numeric *values)
 	return DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum(json.data)));
 }
 
-/* The row as it was before this transaction wrote to it past the ledger. */
+/*
+ * The row as it was before this transaction wrote to it past the ledger. Of
+ * several rows one that is and was not there opens none of its columns (*absent).
+ */
 static bool
 values_to_open(LegacyTable *table, const pg_uuid_t *user_id, const LegacyRow *row,
-			   Numeric *values, OpeningProblem *problem)
+			   Numeric *values, uint32 *absent, OpeningProblem *problem)
 {
 	Numeric		own[LEDGER_MAX_LEGACY_COLUMNS];
 	bool		has_own = ledger_capture_own_writes(table, user_id, own);
@@ -90,8 +93,12 @@ values_to_open(LegacyTable *table, const pg_uuid_t *user_id, const LegacyRow *ro
 	if (row->foreign_constant)
 		return cannot_open(problem, "currency",
 						   "The row is in another currency than the mapping's.");
+	*absent = 0;
 	for (int i = 0; i < table->ncolumns; i++)
 	{
+		if (table->ngroups > 1 && !ledger_legacy_has(row, &table->columns[i]) &&
+			!(has_own && own[i]))
+			*absent |= 1 << i;
 		values[i] = row->values[i] ? row->values[i] : ledger_amount_zero();
 		if (has_own && own[i])
 			values[i] = ledger_amount_sub(values[i], own[i]);
@@ -154,9 +161,10 @@ ledger_opening_request(LegacyTable *table, const pg_uuid_t *user_id, const Legac
 {
 	PostingRequest *request = ledger_posting_new("opening", "opening");
 	Numeric		values[LEDGER_MAX_LEGACY_COLUMNS];
+	uint32		absent;
 	int			marked;
 
-	if (!values_to_open(table, user_id, row, values, problem))
+	if (!values_to_open(table, user_id, row, values, &absent, problem))
 		return NULL;
 	request->has_user = true;
 	request->user_id = *user_id;
@@ -170,8 +178,7 @@ ledger_opening_request(LegacyTable *table, const pg_uuid_t *user_id, const Legac
 	request->accounts[marked].mark_opened = table->bit;
 	for (int i = 0; i < table->ncolumns; i++)
 	{
-		/* a group without a row has nothing to open */
-		if (ledger_legacy_has(row, &table->columns[i]) &&
+		if ((absent & (1 << i)) == 0 &&
 			!open_column(request, table, &table->columns[i], user_id, values[i], accounts,
 						 naccounts, problem))
 			return NULL;
