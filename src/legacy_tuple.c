@@ -94,11 +94,10 @@ ledger_legacy_column_value(const LegacyColumn *column, Numeric amount)
 	if (column->unit)
 	{
 		/* division keeps as many digits as its operands show */
-		Numeric		wide = DatumGetNumeric(DirectFunctionCall2(numeric_round, NumericGetDatum(amount),
-															   Int32GetDatum(EXACT_DIGITS)));
-
-		value = DatumGetNumeric(DirectFunctionCall1(numeric_trim_scale,
-													NumericGetDatum(numeric_div_opt_error(wide, column->unit, NULL))));
+		value = DatumGetNumeric(DirectFunctionCall2(numeric_round, NumericGetDatum(amount),
+													Int32GetDatum(EXACT_DIGITS)));
+		value = numeric_div_opt_error(value, column->unit, NULL);
+		value = DatumGetNumeric(DirectFunctionCall1(numeric_trim_scale, NumericGetDatum(value)));
 		if (ledger_amount_cmp(numeric_mul_opt_error(value, column->unit, NULL), amount) != 0)
 			cannot_hold(column);
 	}
