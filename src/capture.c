@@ -105,6 +105,8 @@ typedef struct Write
 	const char *operation;
 	const char *kind;
 	const char *note;			/* NULL: none */
+	int64		id;				/* 0: to be given */
+	int64		other_half;		/* of a row that changes its key; 0: none */
 	HeapTuple	before;			/* NULL: none */
 	HeapTuple	after;
 	Relation	relation;
@@ -121,9 +123,9 @@ store_write(const Write *write)
 {
 	static SPIPlanPtr plan = NULL;
 	Oid			types[] = {INT2OID, UUIDOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID,
-	INT8OID, TEXTOID, JSONBOID, JSONBOID, JSONBOID, INT8OID, TEXTOID};
+	INT8OID, TEXTOID, JSONBOID, JSONBOID, JSONBOID, INT8OID, TEXTOID, INT8OID};
 	Datum		values[lengthof(types)] = {0};
-	char		nulls[] = "              ";
+	char		nulls[] = "               ";
 	const char *statement = statement_text();
 	OwnerContext saved;
 
@@ -139,12 +141,14 @@ store_write(const Write *write)
 	values[9] = write->before ? row_as_jsonb(write->before, write->desc) : (Datum) 0;
 	values[10] = write->after ? row_as_jsonb(write->after, write->desc) : (Datum) 0;
 	values[11] = deltas_as_jsonb(write->table, write->deltas);
-	values[12] = Int64GetDatum(ledger_own_writes_next_id());
+	values[12] = Int64GetDatum(write->id ? write->id : ledger_own_writes_next_id());
 	values[13] = write->note ? CStringGetTextDatum(write->note) : (Datum) 0;
+	values[14] = Int64GetDatum(write->other_half);
 	nulls[8] = statement ? ' ' : 'n';
 	nulls[9] = write->before ? ' ' : 'n';
 	nulls[10] = write->after ? ' ' : 'n';
 	nulls[13] = write->note ? ' ' : 'n';
+	nulls[14] = write->other_half ? ' ' : 'n';
 
 	ledger_become(&saved, ledger_table_owner(ledger_relation_oid("legacy_writes")));
 	if (SPI_connect() != SPI_OK_CONNECT)
@@ -153,9 +157,9 @@ store_write(const Write *write)
 	{
 		SPIPlanPtr	new = SPI_prepare("INSERT INTO ledger.legacy_writes (mapping_id, user_id, operation, kind,"
 									  "  session_role, acting_role, application_name, query_id, statement,"
-									  "  before, after, deltas, id, note) OVERRIDING SYSTEM VALUE"
+									  "  before, after, deltas, id, note, other_half) OVERRIDING SYSTEM VALUE"
 									  " VALUES ($1, $2, $3, $4, $5, $6, $7, NULLIF($8, 0), $9, $10, $11, $12,"
-									  "  $13, $14)",
+									  "  $13, $14, $15)",
 									  lengthof(types), types);
 
 		if (new == NULL)
@@ -413,6 +417,11 @@ capture_row(const LegacyTable *table, TriggerData *trigger)
 		capture_event(&write);
 		return;
 	}
+	if (has_old && has_new)
+	{
+		write.id = ledger_own_writes_next_id();
+		write.other_half = ledger_own_writes_next_id();
+	}
 	if (has_old)
 	{
 		write.user_id = old_key;
@@ -422,6 +431,10 @@ capture_row(const LegacyTable *table, TriggerData *trigger)
 	}
 	if (has_new)
 	{
+		int64		id = write.other_half;
+
+		write.other_half = write.id;
+		write.id = id;
 		write.user_id = new_key;
 		write.before = NULL;
 		write.after = after;

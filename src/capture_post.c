@@ -7,8 +7,10 @@
  * the writer's own statement, as those of foreign keys are, behind all rows
  * that it has written: so what the statement did to a user's row is posted as
  * one, and a row that moves between partitions, which is a DELETE and an
- * INSERT, changes nothing. Several writes of one user are posted by the event
- * of the first. PostgreSQL keeps the queue: nothing in memory can be left over.
+ * INSERT, changes nothing. A row that changes its key is taken from one user
+ * and given to another, both or neither: they are posted as one as well.
+ * The event of the first write posts them all. PostgreSQL keeps the queue:
+ * nothing in memory can be left over.
  *
  * The posting is not mirrored, the row is written already. What the ledger
  * cannot take is recorded with a note; it must not fail the writer, who may
@@ -36,14 +38,86 @@
 #include "own_writes.h"
 
 /* What one statement did to one user's row. */
+typedef struct CapturedUser
+{
+	pg_uuid_t	user_id;
+	OwnWrites	writes;			/* pending */
+	LedgerAccount *accounts;	/* all that he has, unless he is opened */
+	int			naccounts;
+	bool		opened;
+} CapturedUser;
+
+/* What is posted as one: of one user, or of all between whom rows have moved. */
 typedef struct Captured
 {
 	LegacyTable *table;
-	pg_uuid_t	user_id;
 	const char *role;			/* who wrote */
-	OwnWrites	writes;
+	CapturedUser *users;
+	int			nusers;
+	int64	   *ids;			/* of all their writes, lowest first */
+	int			nids;
 	PostingRequest *request;
 } Captured;
+
+/* ---- which writes ------------------------------------------------------------------------ */
+
+static void
+add_user(Captured *captured, const pg_uuid_t *user_id)
+{
+	CapturedUser *user;
+
+	for (int i = 0; i < captured->nusers; i++)
+	{
+		if (memcmp(&captured->users[i].user_id, user_id, UUID_LEN) == 0)
+			return;
+	}
+	captured->users = captured->users ?
+		repalloc(captured->users, sizeof(CapturedUser) * (captured->nusers + 1)) :
+		palloc(sizeof(CapturedUser));
+	user = &captured->users[captured->nusers++];
+	memset(user, 0, sizeof(*user));
+	user->user_id = *user_id;
+	ledger_own_writes_read(captured->table, user_id, OWN_WRITES_PENDING, &user->writes);
+}
+
+static int
+compare_int64(const void *a, const void *b)
+{
+	int64		x = *(const int64 *) a;
+	int64		y = *(const int64 *) b;
+
+	return x < y ? -1 : x > y;
+}
+
+/* The pending writes of a user and of all with whom he has exchanged rows. */
+static void
+gather(Captured *captured, const pg_uuid_t *user_id)
+{
+	int			n = 0;
+
+	add_user(captured, user_id);
+	for (int i = 0; i < captured->nusers; i++)
+	{
+		/* adding one may move the others */
+		OwnWrites	writes = captured->users[i].writes;
+
+		n += writes.n;
+		for (int j = 0; j < writes.n; j++)
+		{
+			if (writes.moved[j])
+				add_user(captured, &writes.other_user[j]);
+		}
+	}
+	captured->ids = palloc(sizeof(int64) * Max(n, 1));
+	for (int i = 0; i < captured->nusers; i++)
+	{
+		const OwnWrites *writes = &captured->users[i].writes;
+
+		memcpy(captured->ids + captured->nids, writes->ids, sizeof(int64) * writes->n);
+		captured->nids += writes->n;
+	}
+	qsort(captured->ids, captured->nids, sizeof(int64), compare_int64);
+}
 
 /* ---- what is to be posted ---------------------------------------------------------------- */
 
@@ -57,18 +131,18 @@ metadata(const Captured *captured)
 	appendStringInfoString(&json, "{\"legacy\": ");
 	escape_json(&json, captured->table->name);
 	appendStringInfo(&json, ", \"operation\": \"%s\", \"legacy_writes\": [",
-					 captured->writes.operations);
-	for (int i = 0; i < captured->writes.n; i++)
-		appendStringInfo(&json, "%s" INT64_FORMAT, i ? ", " : "", captured->writes.ids[i]);
+					 captured->users[0].writes.operations);
+	for (int i = 0; i < captured->nids; i++)
+		appendStringInfo(&json, "%s" INT64_FORMAT, i ? ", " : "", captured->ids[i]);
 	appendStringInfoString(&json, "]}");
 	return DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum(json.data)));
 }
 
 /* One column's change, against legacy_suspense; the refusal if it cannot be posted. */
 static LedgerRefusal *
-add_line(Captured *captured, const LegacyColumn *column, Numeric delta)
+add_line(PostingRequest *request, const pg_uuid_t *user_id, const LegacyColumn *column,
+		 Numeric delta)
 {
-	PostingRequest *request = captured->request;
 	const LedgerCurrency *currency = ledger_account_type(column->types[0])->currency;
 	bool		finite = !numeric_is_nan(delta) && !numeric_is_inf(delta);
 	bool		less = finite && ledger_amount_sign(delta) < 0;
@@ -83,7 +157,7 @@ add_line(Captured *captured, const LegacyColumn *column, Numeric delta)
 	if (refusal)
 		return refusal;
 	amount = ledger_amount_normalise(amount, currency->display_digits);
-	user = ledger_posting_account(request, column->types[0], &captured->user_id, NULL);
+	user = ledger_posting_account(request, column->types[0], user_id, NULL);
 	house = ledger_posting_account(request, LEDGER_LEGACY_SUSPENSE, NULL, currency->code);
 	ledger_posting_line(request, less ? user : house, less ? house : user, amount);
 	return ledger_posting_refuse_account(request, &request->accounts[user].account);
@@ -97,30 +171,42 @@ fill_request(Captured *captured)
 
 	captured->request = request;
 	request->has_user = true;
-	request->user_id = captured->user_id;
+	request->user_id = captured->users[0].user_id;
 	request->posted_by = captured->role;
 	request->is_opening = true; /* nothing to lock or mirror: see above */
 	request->description = cstring_to_text(psprintf("outside write to %s", captured->table->name));
-	for (int i = 0; refusal == NULL && i < captured->table->ncolumns; i++)
+	request->metadata = metadata(captured);
+	for (int i = 0; i < captured->nusers; i++)
 	{
-		if (captured->writes.deltas[i])
-			refusal = add_line(captured, &captured->table->columns[i], captured->writes.deltas[i]);
+		const CapturedUser *user = &captured->users[i];
+
+		for (int c = 0; refusal == NULL && c < captured->table->ncolumns; c++)
+		{
+			if (user->writes.deltas[c])
+				refusal = add_line(request, &user->user_id, &captured->table->columns[c],
+								   user->writes.deltas[c]);
+		}
 	}
-	if (request->nlines > 0)
-		request->metadata = metadata(captured);
 	return refusal;
 }
 
 /* ---- the opening ------------------------------------------------------------------------- */
 
-/* His accounts and the call's are locked together: see open_users() of mirror_users.c. */
+/* Their accounts and the call's are locked together: see open_users() of mirror_users.c. */
 static void
-open_user(Captured *captured, const LedgerAccount *accounts, int naccounts)
+open_users(Captured *captured)
 {
 	PostingRequest *all = ledger_posting_new("capture", "opening");
 
 	all->is_opening = true;
-	ledger_opening_accounts(captured->table, &captured->user_id, accounts, naccounts, all);
+	for (int i = 0; i < captured->nusers; i++)
+	{
+		CapturedUser *user = &captured->users[i];
+
+		if (!user->opened)
+			ledger_opening_accounts(captured->table, &user->user_id, user->accounts,
+									user->naccounts, all);
+	}
 	for (int i = 0; i < captured->request->naccounts; i++)
 	{
 		const LedgerAccount *account = &captured->request->accounts[i].account;
@@ -131,12 +217,19 @@ open_user(Captured *captured, const LedgerAccount *accounts, int naccounts)
 	}
 	(void) ledger_posting_lock(all);
 	ledger_posting_cancel(all);
-	(void) ledger_opening_open(captured->table, &captured->user_id, accounts, naccounts);
+	for (int i = 0; i < captured->nusers; i++)
+	{
+		CapturedUser *user = &captured->users[i];
+
+		if (!user->opened)
+			(void) ledger_opening_open(captured->table, &user->user_id, user->accounts,
+									   user->naccounts);
+	}
 }
 
-/* Opens him unless he is opened, in a subtransaction; why it cannot be done, or NULL. */
+/* The same in a subtransaction; why it cannot be done, or NULL. */
 static const char *
-open_contained(Captured *captured, const LedgerAccount *accounts, int naccounts)
+open_contained(Captured *captured)
 {
 	MemoryContext context = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
@@ -146,7 +239,7 @@ open_contained(Captured *captured, const LedgerAccount *accounts, int naccounts)
 	MemoryContextSwitchTo(context);
 	PG_TRY();
 	{
-		open_user(captured, accounts, naccounts);
+		open_users(captured);
 		ReleaseCurrentSubTransaction();
 	}
 	PG_CATCH();
@@ -166,26 +259,30 @@ open_contained(Captured *captured, const LedgerAccount *accounts, int naccounts)
 	return psprintf("%s: %s", error->message, error->detail);
 }
 
-/* Why his row is not the ledger's to follow, or he cannot be opened; NULL: all is well. */
+/* Opens who is not opened; why a row is not the ledger's to follow, or NULL. */
 static const char *
 open_if_needed(Captured *captured)
 {
 	Store	   *store = ledger_accounts_open(AccessShareLock);
 	const char *note = NULL;
-	LedgerAccount *accounts;
-	LegacyRow	row;
-	int			n;
+	bool		all_opened = true;
 
 	PushActiveSnapshot(GetTransactionSnapshot());
-	n = ledger_accounts_of_user(store, &captured->user_id, GetActiveSnapshot(), &accounts);
-	if (!ledger_legacy_is_opened(captured->table, accounts, n))
-		note = open_contained(captured, accounts, n);
-	else
+	for (int i = 0; note == NULL && i < captured->nusers; i++)
 	{
-		ledger_legacy_fetch(captured->table, &captured->user_id, &row);
+		CapturedUser *user = &captured->users[i];
+		LegacyRow	row;
+
+		user->naccounts = ledger_accounts_of_user(store, &user->user_id, GetActiveSnapshot(),
+												  &user->accounts);
+		user->opened = ledger_legacy_is_opened(captured->table, user->accounts, user->naccounts);
+		all_opened &= user->opened;
+		ledger_legacy_fetch(captured->table, &user->user_id, &row);
 		if (row.foreign_constant)
 			note = "the row is in another currency than the mapping's";
 	}
+	if (note == NULL && !all_opened)
+		note = open_contained(captured);
 	PopActiveSnapshot();
 	ledger_store_close(store);
 	return note;
@@ -224,31 +321,36 @@ note_of(const LedgerRefusal *refusal)
 		refusal->message;
 }
 
+/* Why nothing is to be posted, before any account is looked at; NULL: fill_request() was done. */
+static const char *
+why_not(Captured *captured)
+{
+	LedgerRefusal *refusal;
+
+	if (ledger_has_configured())
+		return "the transaction has changed the settings";
+	for (int i = 0; i < captured->nusers; i++)
+	{
+		if (captured->users[i].writes.torn)
+			return "the half of the user whose row it was, or is now, is not posted";
+	}
+	refusal = ledger_posting_refuse_state(ledger_settings_lock());
+	if (refusal == NULL)
+		refusal = fill_request(captured);
+	if (refusal)
+		return note_of(refusal);
+	return captured->request->nlines == 0 ? "no net change" : NULL;
+}
+
 /* The id of the posting; 0: there is none, and *note says why. */
 static int64
 post(Captured *captured, const char **note)
 {
 	LedgerRefusal *refusal;
 
-	if (ledger_has_configured())
-	{
-		*note = "the transaction has changed the settings";
-		return 0;
-	}
-	refusal = ledger_posting_refuse_state(ledger_settings_lock());
-	if (refusal == NULL)
-		refusal = fill_request(captured);
-	if (refusal)
-	{
-		*note = note_of(refusal);
-		return 0;
-	}
-	if (captured->request->nlines == 0)
-	{
-		*note = "no net change";
-		return 0;
-	}
-	*note = open_if_needed(captured);
+	*note = why_not(captured);
+	if (*note == NULL)
+		*note = open_if_needed(captured);
 	if (*note)
 		return 0;
 	(void) ledger_posting_lock(captured->request);
@@ -313,17 +415,16 @@ ledger_capture_post(PG_FUNCTION_ARGS)
 	/* a row that is not this transaction's own capture, put in by hand */
 	if (captured.table == NULL || !ledger_own_writes_any())
 		return PointerGetDatum(NULL);
-	captured.user_id = *DatumGetUUIDP(get(tuple, desc, "user_id"));
 	captured.role = TextDatumGetCString(get(tuple, desc, "acting_role"));
-	ledger_own_writes_read(captured.table, &captured.user_id, OWN_WRITES_PENDING,
-						   &captured.writes);
+	gather(&captured, DatumGetUUIDP(get(tuple, desc, "user_id")));
 	/* an earlier one's event posts them all, or a posting of the user's has come first */
 	id = DatumGetInt64(get(tuple, desc, "id"));
-	if (captured.writes.n > 0 && captured.writes.ids[0] == id)
+	if (captured.nids > 0 && captured.ids[0] == id)
 	{
 		int64		posted = post(&captured, &note);
 
-		ledger_own_writes_mark(&captured.writes, posted ? "posted" : "outside", posted, note);
+		ledger_own_writes_mark(captured.ids, captured.nids, posted ? "posted" : "outside",
+							   posted, note);
 	}
 	return PointerGetDatum(NULL);
 }
@@ -400,10 +501,10 @@ ledger_capture_take_back(const LegacyTable *table, const pg_uuid_t *user_id, boo
 	ledger_own_writes_read(table, user_id, OWN_WRITES_POSTED, &posted);
 	reversed = reverse_posted(&posted);
 	if (posted.n > 0)
-		ledger_own_writes_mark(&posted, "outside", 0, note);
+		ledger_own_writes_unpost(posted.transaction_ids, posted.n, note);
 	ledger_own_writes_read(table, user_id, OWN_WRITES_PENDING, &pending);
 	if (pending.n > 0)
-		ledger_own_writes_mark(&pending, "outside", 0, note);
+		ledger_own_writes_mark(pending.ids, pending.n, "outside", 0, note);
 	if (mirrors)
 		ledger_capture_mark_double(table, user_id);
 	return reversed;

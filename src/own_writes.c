@@ -76,6 +76,28 @@ end(const OwnerContext *saved)
 
 /* ---- reading ------------------------------------------------------------------------------ */
 
+static void
+add_write(int64 id, HeapTuple tuple, TupleDesc desc, OwnWrites *writes)
+{
+	char	   *operation = SPI_getvalue(tuple, desc, 2);
+	int			n = writes->n++;
+	bool		isnull;
+	Datum		value;
+
+	writes->ids[n] = id;
+	value = SPI_getbinval(tuple, desc, 3, &isnull);
+	writes->transaction_ids[n] = isnull ? 0 : DatumGetInt64(value);
+	value = SPI_getbinval(tuple, desc, 6, &isnull);
+	writes->moved[n] = !isnull;
+	if (!isnull)
+		writes->other_user[n] = *DatumGetUUIDP(value);
+	writes->torn |= DatumGetBool(SPI_getbinval(tuple, desc, 7, &isnull));
+	if (writes->operations == NULL)
+		writes->operations = operation;
+	else if (strstr(writes->operations, operation) == NULL)
+		writes->operations = psprintf("%s, %s", writes->operations, operation);
+}
+
 /* A row is one column of one write, or a write without any. */
 static void
 add_row(const LegacyTable *table, HeapTuple tuple, TupleDesc desc, OwnWrites *writes)
@@ -86,20 +108,7 @@ add_row(const LegacyTable *table, HeapTuple tuple, TupleDesc desc, OwnWrites *wr
 	Datum		delta;
 
 	if (writes->n == 0 || writes->ids[writes->n - 1] != id)
-	{
-		char	   *operation = SPI_getvalue(tuple, desc, 2);
-
-		writes->ids[writes->n] = id;
-		writes->transaction_ids[writes->n] =
-			DatumGetInt64(SPI_getbinval(tuple, desc, 3, &isnull));
-		if (isnull)
-			writes->transaction_ids[writes->n] = 0;
-		writes->n++;
-		if (writes->operations == NULL)
-			writes->operations = operation;
-		else if (strstr(writes->operations, operation) == NULL)
-			writes->operations = psprintf("%s, %s", writes->operations, operation);
-	}
+		add_write(id, tuple, desc, writes);
 	name = SPI_getvalue(tuple, desc, 4);
 	delta = SPI_getbinval(tuple, desc, 5, &isnull);
 	for (int i = 0; name && i < table->ncolumns; i++)
@@ -131,8 +140,10 @@ ledger_own_writes_read(const LegacyTable *table, const pg_uuid_t *user_id, OwnWr
 	values[2] = Int64GetDatum(first_id);
 	values[3] = CStringGetTextDatum(kinds[kind]);
 	begin(&saved);
-	execute(&plan, "SELECT w.id, w.operation, w.transaction_id, d.key, d.value::numeric"
-			" FROM ledger.legacy_writes w LEFT JOIN LATERAL jsonb_each_text(w.deltas) d ON true"
+	execute(&plan, "SELECT w.id, w.operation, w.transaction_id, d.key, d.value::numeric, o.user_id,"
+			"  w.other_half IS NOT NULL AND NOT COALESCE(o.kind = 'posted' AND o.transaction_id IS NULL, false)"
+			" FROM ledger.legacy_writes w LEFT JOIN ledger.legacy_writes o ON o.id = w.other_half"
+			"  LEFT JOIN LATERAL jsonb_each_text(w.deltas) d ON true"
 			" WHERE w.user_id = $1 AND w.mapping_id = $2 AND w.id >= $3"
 			" AND w.xact = pg_current_xact_id()"
 			" AND ($4 = '' OR w.kind = 'posted' AND (w.transaction_id IS NULL) = ($4 = 'pending'))"
@@ -141,6 +152,8 @@ ledger_own_writes_read(const LegacyTable *table, const pg_uuid_t *user_id, OwnWr
 	old = MemoryContextSwitchTo(context);
 	writes->ids = palloc(sizeof(int64) * Max(SPI_processed, 1));
 	writes->transaction_ids = palloc(sizeof(int64) * Max(SPI_processed, 1));
+	writes->moved = palloc(sizeof(bool) * Max(SPI_processed, 1));
+	writes->other_user = palloc(sizeof(pg_uuid_t) * Max(SPI_processed, 1));
 	for (uint64 i = 0; i < SPI_processed; i++)
 		add_row(table, SPI_tuptable->vals[i], SPI_tuptable->tupdesc, writes);
 	MemoryContextSwitchTo(old);
@@ -166,31 +179,55 @@ ledger_capture_own_writes(const LegacyTable *table, const pg_uuid_t *user_id, Nu
 
 /* ---- marking ------------------------------------------------------------------------------- */
 
+static Datum
+id_array(const int64 *ids, int n)
+{
+	Datum	   *values = palloc(sizeof(Datum) * Max(n, 1));
+
+	for (int i = 0; i < n; i++)
+		values[i] = Int64GetDatum(ids[i]);
+	return PointerGetDatum(construct_array(values, n, INT8OID, sizeof(int64), FLOAT8PASSBYVAL,
+										   TYPALIGN_DOUBLE));
+}
+
 void
-ledger_own_writes_mark(const OwnWrites *writes, const char *kind, int64 transaction_id,
+ledger_own_writes_mark(const int64 *ids, int n, const char *kind, int64 transaction_id,
 					   const char *note)
 {
 	static SPIPlanPtr plan = NULL;
 	Oid			types[] = {INT8ARRAYOID, TEXTOID, INT8OID, TEXTOID};
 	Datum		values[lengthof(types)];
 	char		nulls[] = "    ";
-	Datum	   *ids = palloc(sizeof(Datum) * writes->n);
 	OwnerContext saved;
 
-	for (int i = 0; i < writes->n; i++)
-		ids[i] = Int64GetDatum(writes->ids[i]);
-	values[0] = PointerGetDatum(construct_array(ids, writes->n, INT8OID, sizeof(int64),
-												FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
+	values[0] = id_array(ids, n);
 	values[1] = CStringGetTextDatum(kind);
 	values[2] = Int64GetDatum(transaction_id);
 	values[3] = note ? CStringGetTextDatum(note) : (Datum) 0;
 	nulls[2] = transaction_id ? ' ' : 'n';
 	nulls[3] = note ? ' ' : 'n';
 	begin(&saved);
-	execute(&plan, "UPDATE ledger.legacy_writes w SET kind = $2,"
-			"  transaction_id = COALESCE($3, w.transaction_id), note = COALESCE($4, w.note)"
+	execute(&plan, "UPDATE ledger.legacy_writes w SET kind = $2, transaction_id = $3, note = $4"
 			" WHERE w.id = ANY ($1)",
 			lengthof(types), types, values, nulls, SPI_OK_UPDATE);
+	end(&saved);
+}
+
+void
+ledger_own_writes_unpost(const int64 *transaction_ids, int n, const char *note)
+{
+	static SPIPlanPtr plan = NULL;
+	Oid			types[] = {INT8ARRAYOID, TEXTOID, INT8OID};
+	Datum		values[lengthof(types)];
+	OwnerContext saved;
+
+	values[0] = id_array(transaction_ids, n);
+	values[1] = CStringGetTextDatum(note);
+	values[2] = Int64GetDatum(first_id);
+	begin(&saved);
+	execute(&plan, "UPDATE ledger.legacy_writes w SET kind = 'outside', note = $2"
+			" WHERE w.id >= $3 AND w.xact = pg_current_xact_id() AND w.transaction_id = ANY ($1)",
+			lengthof(types), types, values, NULL, SPI_OK_UPDATE);
 	end(&saved);
 }
 

@@ -20,6 +20,9 @@ typedef struct OwnWrites
 	int			n;
 	int64	   *ids;			/* of legacy_writes */
 	int64	   *transaction_ids;	/* of their postings; 0: none */
+	bool	   *moved;			/* the row went to or came from another user, */
+	pg_uuid_t  *other_user;		/* who is this */
+	bool		torn;			/* some such user's half is not pending */
 	char	   *operations;		/* each once: DELETE, INSERT */
 	Numeric		deltas[LEDGER_MAX_LEGACY_COLUMNS];	/* net change; NULL: none */
 } OwnWrites;
@@ -36,8 +39,11 @@ extern bool ledger_own_writes_any(void);
 extern void ledger_own_writes_read(const LegacyTable *table, const pg_uuid_t *user_id,
 								   OwnWritesKind kind, OwnWrites *writes);
 
-/* What has become of them. transaction_id 0: nothing was posted; note may be NULL. */
-extern void ledger_own_writes_mark(const OwnWrites *writes, const char *kind,
+/* What has become of writes. transaction_id 0: nothing was posted; note may be NULL. */
+extern void ledger_own_writes_mark(const int64 *ids, int n, const char *kind,
 								   int64 transaction_id, const char *note);
+
+/* All that this transaction has posted by them, whoever's, are not posted any more. */
+extern void ledger_own_writes_unpost(const int64 *transaction_ids, int n, const char *note);
 
 #endif							/* LEDGER_OWN_WRITES_H */

@@ -66,6 +66,7 @@ CREATE TABLE ledger.legacy_writes (
 	xact xid8 NOT NULL DEFAULT pg_catalog.pg_current_xact_id(),
 	transaction_id bigint,
 	note text,
+	other_half bigint,
 	xact_start timestamptz NOT NULL DEFAULT pg_catalog.now(),
 	after_transaction bigint DEFAULT pg_catalog.pg_sequence_last_value('ledger.transaction_id_seq')
 ) USING heap;
@@ -74,6 +75,7 @@ COMMENT ON TABLE ledger.legacy_writes IS 'Writes to legacy tables that were not 
 COMMENT ON COLUMN ledger.legacy_writes.kind IS 'outside; posted: an outside write that the ledger has followed (capture post); double_write: in a transaction that also posted for the user in shadow mode; bypass: under session_replication_role = replica; mirror_side_effect: a trigger changed what the mirror wrote.';
 
 COMMENT ON COLUMN ledger.legacy_writes.transaction_id IS 'The captured_write that it was posted by; with a kind other than posted that one is reversed.';
+COMMENT ON COLUMN ledger.legacy_writes.other_half IS 'Of a row that changed its key: the write of the user from whom, or to whom, it went.';
 COMMENT ON COLUMN ledger.legacy_writes.note IS 'Why it was not posted, with capture post.';
 COMMENT ON COLUMN ledger.legacy_writes.xact_start IS 'When the transaction that wrote began: what it read may be as old.';
 COMMENT ON COLUMN ledger.legacy_writes.after_transaction IS 'The last transaction id taken before the write. Under the row''s lock, so it tells which of the user''s transactions came before.';
