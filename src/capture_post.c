@@ -28,7 +28,6 @@
 #include "utils/json.h"
 #include "utils/jsonb.h"
 #include "utils/rel.h"
-#include "utils/resowner.h"
 #include "utils/snapmgr.h"
 
 #include "amount.h"
@@ -42,9 +41,7 @@ typedef struct CapturedUser
 {
 	pg_uuid_t	user_id;
 	OwnWrites	writes;			/* pending */
-	LedgerAccount *accounts;	/* all that he has, unless he is opened */
-	int			naccounts;
-	bool		opened;
+	PostingRequest *opening;	/* NULL: he is opened */
 } CapturedUser;
 
 /* What is posted as one: of one user, or of all between whom rows have moved. */
@@ -192,100 +189,83 @@ fill_request(Captured *captured)
 
 /* ---- the opening ------------------------------------------------------------------------- */
 
-/* Their accounts and the call's are locked together: see open_users() of mirror_users.c. */
-static void
-open_users(Captured *captured)
-{
-	PostingRequest *all = ledger_posting_new("capture", "opening");
-
-	all->is_opening = true;
-	for (int i = 0; i < captured->nusers; i++)
-	{
-		CapturedUser *user = &captured->users[i];
-
-		if (!user->opened)
-			ledger_opening_accounts(captured->table, &user->user_id, user->accounts,
-									user->naccounts, all);
-	}
-	for (int i = 0; i < captured->request->naccounts; i++)
-	{
-		const LedgerAccount *account = &captured->request->accounts[i].account;
-
-		(void) ledger_posting_account(all, account->type->name,
-									  account->has_user ? &account->user_id : NULL,
-									  account->currency->code);
-	}
-	(void) ledger_posting_lock(all);
-	ledger_posting_cancel(all);
-	for (int i = 0; i < captured->nusers; i++)
-	{
-		CapturedUser *user = &captured->users[i];
-
-		if (!user->opened)
-			(void) ledger_opening_open(captured->table, &user->user_id, user->accounts,
-									   user->naccounts);
-	}
-}
-
-/* The same in a subtransaction; why it cannot be done, or NULL. */
+/*
+ * Looks at the users' rows, and makes the openings of who is not opened; why a
+ * row is not the ledger's to follow, or NULL.
+ */
 static const char *
-open_contained(Captured *captured)
-{
-	MemoryContext context = CurrentMemoryContext;
-	ResourceOwner owner = CurrentResourceOwner;
-	ErrorData  *volatile error = NULL;
-
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(context);
-	PG_TRY();
-	{
-		open_users(captured);
-		ReleaseCurrentSubTransaction();
-	}
-	PG_CATCH();
-	{
-		MemoryContextSwitchTo(context);
-		error = CopyErrorData();
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-	}
-	PG_END_TRY();
-	MemoryContextSwitchTo(context);
-	CurrentResourceOwner = owner;
-	if (error == NULL)
-		return NULL;
-	if (error->sqlerrcode != ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE)
-		ReThrowError(error);
-	return psprintf("%s: %s", error->message, error->detail);
-}
-
-/* Opens who is not opened; why a row is not the ledger's to follow, or NULL. */
-static const char *
-open_if_needed(Captured *captured)
+look_at_rows(Captured *captured)
 {
 	Store	   *store = ledger_accounts_open(AccessShareLock);
 	const char *note = NULL;
-	bool		all_opened = true;
 
 	PushActiveSnapshot(GetTransactionSnapshot());
 	for (int i = 0; note == NULL && i < captured->nusers; i++)
 	{
 		CapturedUser *user = &captured->users[i];
+		OpeningProblem problem = {NULL, NULL};
+		LedgerAccount *accounts;
 		LegacyRow	row;
+		int			n;
 
-		user->naccounts = ledger_accounts_of_user(store, &user->user_id, GetActiveSnapshot(),
-												  &user->accounts);
-		user->opened = ledger_legacy_is_opened(captured->table, user->accounts, user->naccounts);
-		all_opened &= user->opened;
+		n = ledger_accounts_of_user(store, &user->user_id, GetActiveSnapshot(), &accounts);
 		ledger_legacy_fetch(captured->table, &user->user_id, &row);
 		if (row.foreign_constant)
 			note = "the row is in another currency than the mapping's";
+		else if (!ledger_legacy_is_opened(captured->table, accounts, n))
+		{
+			user->opening = ledger_opening_request(captured->table, &user->user_id, &row,
+												   accounts, n, &problem);
+			if (user->opening == NULL)
+				note = psprintf("the user cannot be opened: %s", problem.detail);
+		}
 	}
-	if (note == NULL && !all_opened)
-		note = open_contained(captured);
 	PopActiveSnapshot();
 	ledger_store_close(store);
 	return note;
+}
+
+/* Adds a request's accounts and postings to another. */
+static void
+add_request(PostingRequest *all, const PostingRequest *request)
+{
+	int		   *index = palloc(sizeof(int) * request->naccounts);
+
+	for (int i = 0; i < request->naccounts; i++)
+	{
+		const LedgerAccount *account = &request->accounts[i].account;
+
+		index[i] = ledger_posting_account(all, account->type->name,
+										  account->has_user ? &account->user_id : NULL,
+										  account->currency->code);
+	}
+	for (int i = 0; i < request->nlines; i++)
+		ledger_posting_line(all, index[request->lines[i].debit], index[request->lines[i].credit],
+							request->lines[i].amount);
+}
+
+/*
+ * The posting and the openings before it as one, whose accounts are locked
+ * together: see open_users() of mirror_users.c. Without openings the posting.
+ */
+static PostingRequest *
+with_openings(const Captured *captured)
+{
+	PostingRequest *all = NULL;
+
+	for (int i = 0; i < captured->nusers; i++)
+	{
+		if (captured->users[i].opening == NULL)
+			continue;
+		if (all == NULL)
+			all = ledger_posting_new("capture", "opening");
+		add_request(all, captured->users[i].opening);
+	}
+	if (all == NULL)
+		return captured->request;
+	all->is_opening = true;
+	add_request(all, captured->request);
+	return all;
 }
 
 /* ---- the posting ------------------------------------------------------------------------- */
@@ -346,22 +326,31 @@ why_not(Captured *captured)
 static int64
 post(Captured *captured, const char **note)
 {
+	PostingRequest *all;
 	LedgerRefusal *refusal;
 
 	*note = why_not(captured);
 	if (*note == NULL)
-		*note = open_if_needed(captured);
+		*note = look_at_rows(captured);
 	if (*note)
 		return 0;
-	(void) ledger_posting_lock(captured->request);
-	refusal = refuse_limits(captured->request);
+	all = with_openings(captured);
+	(void) ledger_posting_lock(all);
+	refusal = refuse_limits(all);
+	if (refusal == NULL && all == captured->request)
+		return ledger_posting_apply(all);
+	ledger_posting_cancel(all);
 	if (refusal)
 	{
-		ledger_posting_cancel(captured->request);
 		*note = note_of(refusal);
 		return 0;
 	}
-	return ledger_posting_apply(captured->request);
+	for (int i = 0; i < captured->nusers; i++)
+	{
+		if (captured->users[i].opening)
+			(void) ledger_post(captured->users[i].opening);
+	}
+	return ledger_post(captured->request);
 }
 
 /* ---- the trigger on ledger.legacy_writes ------------------------------------------------- */

@@ -63,7 +63,7 @@ EXECUTE add(:alice, 1);
 DEALLOCATE add;
 SELECT * FROM public.sums('a prepared statement');
 BEGIN;
-DECLARE one CURSOR FOR SELECT * FROM balances WHERE user_id = :bob FOR UPDATE;
+DECLARE one CURSOR FOR SELECT buying_power FROM balances WHERE user_id = :bob FOR UPDATE;
 FETCH one;
 UPDATE balances SET pending_deposits = pending_deposits + 3 WHERE CURRENT OF one;
 COMMIT;
