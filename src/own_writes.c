@@ -140,10 +140,12 @@ ledger_own_writes_read(const LegacyTable *table, const pg_uuid_t *user_id, OwnWr
 	values[2] = Int64GetDatum(first_id);
 	values[3] = CStringGetTextDatum(kinds[kind]);
 	begin(&saved);
-	execute(&plan, "SELECT w.id, w.operation, w.transaction_id, d.key, d.value::numeric, o.user_id,"
-			"  w.other_half IS NOT NULL AND NOT COALESCE(o.kind = 'posted' AND o.transaction_id IS NULL, false)"
-			" FROM ledger.legacy_writes w LEFT JOIN ledger.legacy_writes o ON o.id = w.other_half"
-			"  LEFT JOIN LATERAL jsonb_each_text(w.deltas) d ON true"
+	/* subqueries, not joins: the planner must not think of reading the whole table */
+	execute(&plan, "SELECT w.id, w.operation, w.transaction_id, d.key, d.value::numeric,"
+			"  (SELECT o.user_id FROM ledger.legacy_writes o WHERE o.id = w.other_half),"
+			"  w.other_half IS NOT NULL AND NOT EXISTS (SELECT FROM ledger.legacy_writes o"
+			"   WHERE o.id = w.other_half AND o.kind = 'posted' AND o.transaction_id IS NULL OFFSET 0)"
+			" FROM ledger.legacy_writes w LEFT JOIN LATERAL jsonb_each_text(w.deltas) d ON true"
 			" WHERE w.user_id = $1 AND w.mapping_id = $2 AND w.id >= $3"
 			" AND w.xact = pg_current_xact_id()"
 			" AND ($4 = '' OR w.kind = 'posted' AND (w.transaction_id IS NULL) = ($4 = 'pending'))"
