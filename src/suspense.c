@@ -274,12 +274,16 @@ settled_already(const SuspenseItem *item, const PostingRequest *request, const L
 {
 	LedgerAccount account = {0};
 	int64		id = item->rows[0].transaction_id;
+	Snapshot	latest;
 
 	if (item->settled_by == 0)
 		no_item(id, "It was reversed, or its postings cancel out.");
 	account.id = item->settled_with;
-	if (!ledger_account_find_by_id(request->store, &account, request->snapshot))
-		ledger_store_serialization_failure();
+	/* it may have been opened since S, as the settlement may have been made */
+	latest = RegisterSnapshot(GetLatestSnapshot());
+	if (!ledger_account_find_by_id(request->store, &account, latest))
+		elog(ERROR, "account " INT64_FORMAT " is gone", account.id);
+	UnregisterSnapshot(latest);
 	if (account.type == type)
 		return item->settled_by;
 	ereport(ERROR,
