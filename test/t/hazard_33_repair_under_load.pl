@@ -2,7 +2,7 @@
 # all are repaired while clients go on posting for them: once is enough, the
 # second repair finds nothing, and no row is wrong afterwards.
 #
-# Fails with a repair that applies the difference which reconcile() found.
+# Fails with a repair that takes the difference as of before the lock.
 
 use strict;
 use warnings;
