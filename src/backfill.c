@@ -400,7 +400,7 @@ step(int64 run_id, int max, int *seen, int *waiting)
 	PostingRequest *request = ledger_posting_new("backfill", "opening");
 	BackfillResult result = {0};
 	BackfillTask task;
-	LegacyChunk chunk;
+	LegacyChunk chunk = {0};
 
 	ledger_posting_begin(request);
 	refuse_if_retired(request);

@@ -345,6 +345,8 @@ BEGIN
 			ELSIF took OPERATOR(pg_catalog.<) 0.05 THEN
 				size := LEAST(size OPERATOR(pg_catalog.*) 2, 1000);
 			END IF;
+		ELSE
+			size := LEAST(size OPERATOR(pg_catalog.*) 2, batch_size);
 		END IF;
 	END LOOP;
 	PERFORM ledger.backfill_end(run_id, NULL, false);

@@ -12,7 +12,7 @@ use Time::HiRes qw(sleep);
 use LedgerTest;
 
 use constant {
-	USERS => 12_000,
+	USERS => 40_000,
 	WRONG => 7,
 	KILLS => 20,
 	OF_THE_SERVER => 4,
@@ -116,7 +116,7 @@ foreach my $n (1 .. KILLS)
 	my $backfill = client(sub {
 		my $db = connection($node);
 
-		eval { $db->do('CALL ledger.backfill(2)') };
+		eval { $db->do('CALL ledger.backfill(1)') };
 	});
 	my $pid;
 
