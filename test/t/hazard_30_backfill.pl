@@ -107,6 +107,17 @@ sub new_writer
 my @clients = map { forever($_->[0], $_->[1]) }
 	[ 1, \&old_writer ], [ 2, \&old_writer ], [ 3, \&depositor ], [ 4, \&new_writer ], [ 5, \&new_writer ];
 
+# A backend that never waits would go on without its postmaster for long.
+sub kill_all
+{
+	my @processes = split /\n/, query('SELECT pid FROM pg_stat_activity');
+
+	$node->kill9;
+	kill 'KILL', @processes;
+	wait_until(30, sub { !grep { kill 0, $_ } @processes }) or die "the old server's processes do not end\n";
+	$node->start;
+}
+
 # Called again and again, in small batches so that there is always something to kill.
 my %kill_the_server = map { $_ => 1 } (shuffle(1 .. KILLS))[ 0 .. OF_THE_SERVER - 1 ];
 my $kills = 0;
@@ -124,7 +135,7 @@ foreach my $n (1 .. KILLS)
 	sleep rand 0.1;
 	if ($kill_the_server{$n})
 	{
-		kill_and_start($node);
+		kill_all();
 	}
 	elsif ($pid)
 	{
