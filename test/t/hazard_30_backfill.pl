@@ -12,7 +12,7 @@ use Time::HiRes qw(sleep);
 use LedgerTest;
 
 use constant {
-	USERS => 40_000,
+	USERS => 10_000,
 	WRONG => 7,
 	KILLS => 20,
 	OF_THE_SERVER => 4,
