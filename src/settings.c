@@ -19,6 +19,7 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "catalog/pg_inherits.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "funcapi.h"
@@ -518,7 +519,7 @@ void
 ledger_settings_lock_exclusive(int64 lock_wait_ms, Oid legacy)
 {
 	ledger_settings_lock_tables(lock_wait_ms,
-								OidIsValid(legacy) ? list_make1_oid(legacy) : NIL,
+								OidIsValid(legacy) ? find_all_inheritors(legacy, NoLock, NULL) : NIL,
 								ShareRowExclusiveLock, !OidIsValid(legacy), NULL);
 }
 
