@@ -120,10 +120,18 @@ my @writes = map { "SELECT ledger.$_" } (
 	"detach_legacy('public.balances')",
 	"configure_capture('public.balances', 'refuse', 'x')",
 	"record_broker_account('{\"id\": \"b1\", \"equity\": \"50\", \"cash\": \"20\"}', '$one')");
-push @writes, 'CALL ledger.run_reconciliation()';
+push @writes, 'CALL ledger.run_reconciliation()', q{CALL ledger.cut_over(force => true, reason => 'x')},
+  q{CALL ledger.roll_back('x')}, q{CALL ledger.retire_legacy('x')}, q{SELECT ledger.drop_legacy('public.balances', 'x')},
+  q{SELECT ledger.resume('x')}, q{SELECT ledger.set_test_clock('1 day', 'x')};
 is(join("\n", grep { code_of($session, $_) ne '25006' } @writes), '', 'whatever writes is refused with 25006');
 is(read_standby('SELECT shadow_mode, strict_mode, balance_source FROM ledger.configure()'),
 	'1|0|ledger', 'configure() that changes nothing answers');
+
+# Gates are read from tables alone.
+my $gates = q{SELECT gate, required, passed FROM ledger.readiness() ORDER BY gate COLLATE "C"};
+is(read_standby($gates), join("\n", map { s/\|t$/|1/r =~ s/\|f$/|0/r } split /\n/, $primary->safe_psql('postgres', $gates)),
+	'readiness() says the same on the standby');
+is(read_standby('SELECT state FROM ledger.migration_status()'), 'shadow_reads', 'so does migration_status()');
 
 # Shadow mode: the standby compares what it reads.
 read_standby("SELECT * FROM ledger.get_user_balance('$two')");
