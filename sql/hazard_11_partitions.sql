@@ -1,7 +1,7 @@
 --
 -- Hazard 11: partitioned legacy tables, rows that move between partitions,
 -- partitions written directly, attached later, with columns in another order.
--- Hazard 14: each leaf is looked at.
+-- (hazard 14) each leaf is looked at.
 --
 \set ECHO none
 \getenv srcdir PG_ABS_SRCDIR
@@ -69,7 +69,7 @@ SELECT ledger.credit_user_usdc(:carol, 1, 'deposit') > 0 AS posted;
 SELECT ledger.credit_user_usdc(:dave, 1, 'in the partition attached later') > 0 AS posted;
 SELECT ledger.reserve_for_investment(:bob, 2) > 0 AS reserved;
 
--- Hazard 14: renamed, retyped, dropped: postings, reads and captures say so.
+-- (hazard 14) renamed, retyped, dropped: postings, reads and captures say so.
 ALTER TABLE parts RENAME TO renamed;
 SELECT ledger.credit_user_usdc(:alice, 1, 'the name does not matter') > 0 AS posted;
 ALTER TABLE renamed RENAME buying_power TO power;

@@ -12,7 +12,7 @@
 SELECT * FROM ledger.legacy_preflight();
 SELECT count(*) FROM ledger.legacy_mappings;
 
--- Hazard 15: relations that cannot be attached, each with its hint.
+-- (hazard 15) Relations that cannot be attached, each with its hint.
 CREATE SCHEMA odd;
 CREATE VIEW odd.a_view AS SELECT * FROM balances;
 CREATE MATERIALIZED VIEW odd.a_matview AS SELECT * FROM balances;

@@ -47,7 +47,7 @@ SELECT * FROM ledger.reconcile();
 CALL ledger.run_reconciliation();
 SELECT who, legacy_column, cause, count, status FROM found;
 
--- Hazard 16: a check, an overflow, a trigger that raises, a trigger that swallows.
+-- (hazard 16) A check, an overflow, a trigger that raises, a trigger that swallows.
 SELECT ledger.credit_user_usdc(:bob, 5000, 'too much for the check') > 0 AS posted;
 SELECT ledger.debit_user_usdc(:bob, 5000, 'gone again') > 0 AS posted;
 SELECT ledger.credit_user_usdc(:bob, 1000000, 'too much for the column') > 0 AS posted;
