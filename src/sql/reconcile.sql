@@ -209,13 +209,16 @@ BEGIN
 			AND pg_snapshot_xmax(r.snapshot) <= pg_snapshot_xmin(base.snapshot);
 	RETURN QUERY
 		WITH late AS MATERIALIZED (
-			SELECT j.transaction_id, j.user_id FROM ledger.journal j
+			SELECT j.user_id, j.debit_account_id, j.credit_account_id FROM ledger.journal j
 			WHERE j.transaction_id > seen AND j.ordinal = 0 AND NOT pg_visible_in_snapshot(j.xact, base.snapshot)
-		), moved AS MATERIALIZED (
+		), more AS MATERIALIZED (
+			-- of transactions with several postings; the first row has the xid
 			SELECT j.debit_account_id, j.credit_account_id FROM ledger.journal j
-			WHERE j.transaction_id > seen AND j.transaction_id IN (SELECT l.transaction_id FROM late l)
+			WHERE j.transaction_id > seen AND j.ordinal > 0 AND NOT pg_visible_in_snapshot((
+				SELECT h.xact FROM ledger.journal h WHERE h.transaction_id = j.transaction_id AND h.ordinal = 0), base.snapshot)
 		), touched AS MATERIALIZED (
-			SELECT m.debit_account_id AS id FROM moved m UNION SELECT m.credit_account_id FROM moved m
+			SELECT l.debit_account_id AS id FROM late l UNION SELECT l.credit_account_id FROM late l
+			UNION SELECT m.debit_account_id FROM more m UNION SELECT m.credit_account_id FROM more m
 		)
 		SELECT l.user_id FROM late l WHERE l.user_id IS NOT NULL
 		UNION
@@ -654,17 +657,20 @@ AS $$
 DECLARE
 	r ledger.reconciliation_runs;
 	done record;
+	more boolean;
 BEGIN
 	SELECT n.* INTO r FROM ledger.reconciliation_runs n WHERE n.id = reconciliation_step.run_id AND n.status = 'running';
 	IF NOT FOUND THEN
 		RETURN false;
 	ELSIF r.phase = 'compare' THEN
 		done := ledger.reconciliation_compare(r);
+		-- cancelled meanwhile, it goes on from here if it is gone on with
 		UPDATE ledger.reconciliation_runs n SET compared = n.compared + done.compared, "position" = done.next_user,
 				updated_at = ledger.clock(), phase = CASE WHEN done.next_user IS NULL THEN 'check' ELSE 'compare' END
-			WHERE n.id = r.id AND n.status = 'running';
+			WHERE n.id = r.id RETURNING n.status = 'running' INTO more;
 	ELSIF ledger.reconciliation_check(r) > 0 THEN
-		UPDATE ledger.reconciliation_runs n SET updated_at = ledger.clock() WHERE n.id = r.id AND n.status = 'running';
+		UPDATE ledger.reconciliation_runs n SET updated_at = ledger.clock() WHERE n.id = r.id
+			RETURNING n.status = 'running' INTO more;
 	ELSE
 		PERFORM FROM ledger.reconciliation_runs n WHERE n.id = r.id AND n.status = 'running' FOR UPDATE;
 		IF FOUND THEN
@@ -672,7 +678,7 @@ BEGIN
 		END IF;
 		RETURN false;
 	END IF;
-	RETURN FOUND;
+	RETURN more;
 END
 $$;
 REVOKE ALL ON FUNCTION ledger.reconciliation_step(bigint) FROM PUBLIC;

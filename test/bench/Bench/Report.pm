@@ -38,6 +38,8 @@ my @bars = (
 	[ 'disk/random', 'disk with all indexes a posting, random keys, bytes', 330, 280, 'less' ],
 	[ 'disk/time-ordered', 'disk with all indexes a posting, time-ordered keys, bytes', 330, 280, 'less' ],
 	[ 'backfill/rate', 'users a second of CPU that backfill() opens, two columns', 20_000, 30_000 ],
+	[ 'reconcile/full', 'reconcile() of all against the FULL JOIN written by hand', 1.2, 1.0, 'less' ],
+	[ 'reconcile/incremental', 'incremental run after 1,000 changed users against the full run', 0.01, 0.005, 'less' ],
 	[ 'growth/instructions', 'instructions a posting at the largest size against at the smallest', 1.25, 1.10, 'less' ],
 	[ 'growth/wal', 'WAL a posting at the largest size against at the smallest', 1.25, 1.10, 'less' ]);
 my %bar = map { ($_->[0] => $_) } @bars;
