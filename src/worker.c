@@ -711,9 +711,8 @@ ledger_worker_main(Datum arg)
 		}
 		/* a reload may have made it shorter */
 		next = Min(next, TimestampTzPlusMilliseconds(GetCurrentTimestamp(), naptime_ms));
-		if (!ShutdownRequestPending && !more_to_do)
+		if (!ShutdownRequestPending)
 			nap(next);
-		CHECK_FOR_INTERRUPTS();
 	}
 	say_farewell();
 	proc_exit(0);
@@ -733,5 +732,10 @@ ledger_worker_init(void)
 	DefineCustomIntVariable("ledger.stats_interval",
 							"How often the ledger's workers store how long reads took.",
 							NULL, &flush_s, 60, 1, 3600,
+							PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
+	DefineCustomIntVariable("ledger.reconcile_interval",
+							"Seconds between incremental reconciliations by the ledger's workers; 0: none.",
+							"Only while legacy tables are attached and shadow mode is on.",
+							&reconcile_s, 0, 0, 30 * 86400,
 							PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
 }
