@@ -65,7 +65,7 @@ output_iso/specs/oracle.spec: test/lib/oracle.sql test/isolation/helpers.sql tes
 	(for sql in $(wordlist 1,2,$^); do echo 'setup {'; cat $$sql; echo '}'; done; cat $(lastword $^)) > $@
 
 sandbox = '$(here)test/lib/sandbox'
-test_packages = --with postgresql-15-pgtap --with libipc-run-perl --with libdbd-pg-perl
+test_packages = --with postgresql-15-pgtap --with postgresql-15-cron --with libipc-run-perl --with libdbd-pg-perl
 
 test:
 	@$(sandbox) $(test_packages) test/run $(SUITE)
