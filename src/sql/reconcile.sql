@@ -17,6 +17,7 @@ CREATE TABLE ledger.reconciliation_runs (
 	started_at timestamptz NOT NULL,
 	finished_at timestamptz,
 	snapshot pg_snapshot NOT NULL,
+	xact xid8,
 	last_transaction_id bigint NOT NULL,
 	last_write_id bigint NOT NULL DEFAULT 0,
 	base_run_id bigint,
@@ -45,6 +46,7 @@ COMMENT ON TABLE ledger.reconciliation_runs IS 'Recorded reconciliations: what w
 COMMENT ON COLUMN ledger.reconciliation_runs.options IS 'What else was asked for: from_user, to_user, fraction, max_users, seed, tolerances, total_tolerances, chunk_users.';
 COMMENT ON COLUMN ledger.reconciliation_runs.snapshot IS 'Taken before the first user was compared: what it does not see, the next incremental run looks at.';
 COMMENT ON COLUMN ledger.reconciliation_runs.last_transaction_id IS 'The highest that had been given out before the snapshot was taken; 0: it was not known.';
+COMMENT ON COLUMN ledger.reconciliation_runs.xact IS 'Of the transaction that began the run, assigned after last_transaction_id was read: whoever took an id up to that has a lower one.';
 COMMENT ON COLUMN ledger.reconciliation_runs.last_write_id IS 'The same of legacy_writes.';
 COMMENT ON COLUMN ledger.reconciliation_runs.base_run_id IS 'Of an incremental run, the run from which it went on.';
 COMMENT ON COLUMN ledger.reconciliation_runs."position" IS 'The next user to compare, while it runs.';
@@ -187,9 +189,11 @@ COMMENT ON FUNCTION ledger.reconcile_base(numeric) IS 'Internal: the run from wh
 
 /*
  * Whom the run's snapshot did not see the latest of. An id is taken by a
- * transaction that has an xid, so every id that had been given out before a
- * snapshot whose xmax is not above the run's xmin is of a transaction that had
- * ended for the run. Above it, the transactions' own xids tell.
+ * transaction that has an xid, so every id that had been given out when a run
+ * was assigned its own xid is of a transaction with a lower one; if that is
+ * not above this run's xmin, it had ended for this run. (A snapshot's xmax
+ * would not do: it is not above xids that are assigned, but above those that
+ * have ended.) Above such an id, the transactions' own xids tell.
  */
 CREATE FUNCTION ledger.reconcile_changed_since(run_id bigint) RETURNS SETOF uuid
 	LANGUAGE plpgsql STABLE PARALLEL SAFE SECURITY INVOKER
@@ -206,7 +210,7 @@ BEGIN
 	SELECT COALESCE(max(r.last_transaction_id), 0), COALESCE(max(r.last_write_id), 0) INTO seen, seen_write
 		FROM ledger.reconciliation_runs r
 		WHERE r.system_identifier = base.system_identifier AND r.database_oid = base.database_oid
-			AND pg_snapshot_xmax(r.snapshot) <= pg_snapshot_xmin(base.snapshot);
+			AND r.xact <= pg_snapshot_xmin(base.snapshot);
 	RETURN QUERY
 		WITH late AS MATERIALIZED (
 			SELECT j.user_id, j.debit_account_id, j.credit_account_id FROM ledger.journal j
@@ -388,9 +392,10 @@ REVOKE ALL ON FUNCTION ledger.reconciliation_scope(text, numeric, jsonb) FROM PU
 COMMENT ON FUNCTION ledger.reconciliation_scope(text, numeric, jsonb) IS 'Internal: checks the arguments of a run; what its scope is.';
 
 /*
- * The numbers of the sequences first, then the snapshot, then everything else:
- * whatever is not seen is looked at by the next incremental run. Where the
- * transaction has one snapshot from its beginning, the numbers are not known.
+ * The numbers of the sequences first, then an xid of our own, then the
+ * snapshot, then everything else: whatever is not seen is looked at by the next
+ * incremental run. Where the transaction has one snapshot from its beginning,
+ * or an xid already, the numbers are not known.
  */
 CREATE FUNCTION ledger.reconciliation_begin(scope text, tolerance numeric, options jsonb, is_worker boolean) RETURNS bigint
 	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY INVOKER
@@ -398,20 +403,23 @@ CREATE FUNCTION ledger.reconciliation_begin(scope text, tolerance numeric, optio
 AS $$
 #variable_conflict use_variable
 DECLARE
-	known boolean := current_setting('transaction_isolation') IN ('read committed', 'read uncommitted');
+	known boolean := current_setting('transaction_isolation') IN ('read committed', 'read uncommitted')
+		AND pg_current_xact_id_if_assigned() IS NULL;
 	what text := ledger.reconciliation_scope(scope, tolerance, options);
 	note text;
 	base_id bigint;
 	why text;
 	last_id bigint;
 	last_write bigint;
+	own xid8;
 	snap pg_snapshot;
 	run bigint;
 BEGIN
-	PERFORM ledger.reconciliation_make_way(NULL);
 	SELECT CASE WHEN known AND s.is_called THEN s.last_value ELSE 0 END INTO last_id FROM ledger.transaction_id_seq s;
 	SELECT CASE WHEN known AND s.is_called THEN s.last_value ELSE 0 END INTO last_write FROM ledger.legacy_writes_id_seq s;
+	own := pg_current_xact_id();
 	snap := ledger.reconciliation_snapshot();
+	PERFORM ledger.reconciliation_make_way(NULL);
 	IF what = 'incremental' THEN
 		SELECT b.run_id, b.reason INTO base_id, why FROM ledger.reconcile_base(
 			(SELECT LEAST(tolerance, min(t.value::numeric)) FROM jsonb_each_text(options -> 'tolerances') t)) b;
@@ -421,9 +429,9 @@ BEGIN
 			RAISE NOTICE 'reconciling in full: %', why;
 		END IF;
 	END IF;
-	INSERT INTO ledger.reconciliation_runs (scope, tolerance, options, started_at, updated_at, snapshot, last_transaction_id,
+	INSERT INTO ledger.reconciliation_runs (scope, tolerance, options, started_at, updated_at, snapshot, xact, last_transaction_id,
 			last_write_id, base_run_id, "position", system_identifier, database_oid, mappings, requested_by, note)
-		SELECT what, tolerance, options, ledger.clock(), ledger.clock(), snap, last_id, last_write,
+		SELECT what, tolerance, options, ledger.clock(), ledger.clock(), snap, own, last_id, last_write,
 			base_id, (options ->> 'from_user')::uuid,
 			c.system_identifier, d.oid::bigint, ledger.reconciliation_mappings(), session_user, note
 		FROM pg_control_system() c, pg_database d WHERE d.datname = current_database()

@@ -1,5 +1,7 @@
 # Recorded reconciliations at work: incremental ones against full ones while
-# others write, two at once, one that is cancelled and gone on with.
+# others write, a run that is killed and gone on with, two at once, one that is
+# cancelled, how old its snapshots get (hazard 6), reconcile.psql and its exit
+# codes, and the worker's.
 #
 # Fails if an incremental run goes by ids alone: without the look at snapshots
 # in reconcile_changed_since() the first part misses late commits.
@@ -90,7 +92,6 @@ foreach my $round (1 .. soak(2, 60))
 	{
 		query(q{CALL ledger.run_reconciliation('incremental')});
 		$load->pump_nb;
-		sleep 0.02;
 	}
 	$load->finish;
 	unlike($err, qr/ERROR|aborted/, "round $round: the writers met no error") or diag($err);
@@ -120,5 +121,98 @@ query("CALL ledger.run_reconciliation(run_id => $run)");
 is(query("SELECT status, compared, discrepancies || '|' || total_difference FROM ledger.reconciliation_runs WHERE id = $run"),
 	'finished|' . CUSTOMERS . "|$expected", 'gone on with it finds all');
 
+# kill -9 in the middle.
+$first = background($slow);
+wait_until(30, sub { query(q{SELECT compared > 1000 FROM ledger.reconciliation_progress WHERE status = 'running'}) eq 't' });
+kill_and_start($node);
+$first->{run}->finish;
+($run, my $compared) = split /\|/, query(q{SELECT run_id, compared FROM ledger.reconciliation_progress WHERE status = 'running'});
+diag(query('SELECT * FROM ledger.reconciliation_progress'), ${ $first->{err} }) if !defined $compared;
+ok($compared > 1000 && $compared < CUSTOMERS, "killed after $compared users");
+query("UPDATE public.balances SET buying_power = buying_power + 3 WHERE user_id = customer(1)");
+query("CALL ledger.run_reconciliation(run_id => $run, chunk_users => 5)");
+is(query("SELECT status, compared FROM ledger.reconciliation_runs WHERE id = $run"), 'finished|' . CUSTOMERS,
+	'it goes on where it was: nobody is compared twice');
+same('and an incremental one after it misses nothing of what changed meanwhile');
+
+# Killed and not gone on with: the next one is not held up.
+$first = background($slow);
+wait_until(30, sub { query(q{SELECT compared > 1000 FROM ledger.reconciliation_progress WHERE status = 'running'}) eq 't' });
+kill_and_start($node);
+$first->{run}->finish;
+query(q{CALL ledger.run_reconciliation('incremental')});
+like(query('SELECT status, note FROM ledger.reconciliation_runs ORDER BY id DESC OFFSET 1 LIMIT 1'),
+	qr/^failed\|.*has ended$/, 'a run whose session is gone has failed');
+
+# hazard 6: no snapshot of a run gets old, while one of reconcile() would.
+sub ages
+{
+	my ($sql) = @_;
+	my $run = background("SET application_name = 'aged'", $sql);
+	my %seen;
+
+	while ($run->{run}->pumpable)
+	{
+		my $xmin = query(q{SELECT pg_current_xact_id(); SELECT backend_xmin FROM pg_stat_activity
+			WHERE application_name = 'aged' AND state = 'active' AND backend_xmin IS NOT NULL});
+		$seen{$1}++ if $xmin =~ /\n(\d+)$/;
+		$run->{run}->pump_nb;
+		sleep 0.01;
+	}
+	$run->{run}->finish;
+	return scalar keys %seen;
+}
+my $in_one = ages('SELECT count(*) FROM ledger.reconcile(), pg_sleep(1)');
+my $in_steps = ages('CALL ledger.run_reconciliation(chunk_users => 20)');
+is($in_one, 1, 'hazard 6: one statement holds back vacuum from its beginning to its end');
+cmp_ok($in_steps, '>', 10, "a run in steps does not: $in_steps snapshots were seen");
+
+# reconcile.psql
+my $psql = `\"$ENV{PG_CONFIG}\" --sharedir`;
+chomp $psql;
+$psql .= '/extension/reconcile.psql';
+sub exits
+{
+	my (@options) = @_;
+	my $run = IPC::Run::start([ 'psql', '-X', '-d', $node->connstr('postgres'), @options, '-f', $psql ],
+		'<', \undef, '>', \my $out, '2>', \my $err);
+	$run->finish;
+	return ($run->result, $out, $err);
+}
+my ($code, $out, $err) = exits();
+is($code, 3, 'reconcile.psql exits with 3 where something differs');
+like($out, qr/pending_deposits/, 'and shows what');
+like($err, qr/ledger and legacy tables differ/, 'and says so');
+query(q{SELECT count(*) FROM ledger.repair(dry_run => false, reason => 'test')});
+($code, $out, $err) = exits('-v', 'scope=incremental');
+is("$code$err", '0', 'with 0 where nothing does');
+($code, $out, $err) = exits('-v', 'scope=nonsense');
+is($code, 3, 'with 3 if the run fails');
+query('CALL ledger.run_reconciliation()');
+is(query(q{SELECT discrepancies FROM ledger.reconciliation_runs ORDER BY id DESC LIMIT 1}), 0, 'a full run agrees');
+
+# The worker runs what is due, and goes on with everything else.
+my $before = query('SELECT max(id) FROM ledger.reconciliation_runs');
+query(q{ALTER SYSTEM SET ledger.reconcile_interval = 1});
+$node->reload;
+query('UPDATE public.balances SET pending_deposits = pending_deposits + 7 WHERE user_id = customer(3)');
+ok(wait_until(30, sub { query("SELECT count(*) >= 2 FROM ledger.reconciliation_runs WHERE id > $before AND status = 'finished'") eq 't' }),
+	'the worker reconciles');
+is(query(q{SELECT DISTINCT scope FROM ledger.reconciliation_runs WHERE runner_query IS NULL}), 'incremental', 'incrementally');
+is(query(q{SELECT legacy_column, difference FROM ledger.discrepancies WHERE source = 'run' AND status = 'open'}),
+	'pending_deposits|-7.00', 'and finds an outside write');
+query('ALTER TABLE public.balances RENAME COLUMN pending_deposits TO gone');
+query('UPDATE public.balances SET buying_power = buying_power + 1 WHERE user_id = customer(4)');
+ok(wait_until(30, sub { query(q{SELECT last_error FROM ledger.worker_status}) ne '' }), 'an error is noted');
+my $seen = query('SELECT last_seen FROM ledger.worker_status');
+ok(wait_until(30, sub { query("SELECT last_seen > '$seen' FROM ledger.worker_status") eq 't' }), 'and the worker lives on');
+query('ALTER TABLE public.balances RENAME COLUMN gone TO pending_deposits');
+ok(wait_until(30, sub { query(q{SELECT count(*) FROM ledger.discrepancies WHERE source = 'run' AND status = 'open'}) eq '2' }),
+	'once it is over, the run goes on');
+query(q{SELECT ledger.configure(shadow_mode => false)});
+wait_until(10, sub { query(q{SELECT count(*) FROM ledger.reconciliation_runs WHERE status = 'running'}) eq '0' });
+my $runs = query('SELECT count(*) FROM ledger.reconciliation_runs');
+sleep 3;
+is(query('SELECT count(*) FROM ledger.reconciliation_runs'), $runs, 'without shadow mode none is due');
 $node->stop;
 done_testing();
