@@ -44,6 +44,7 @@ read_user(const pg_uuid_t *user_id, const LedgerSettings *settings, UserBalances
 	user->naccounts = ledger_accounts_of_user(accounts, user_id, GetActiveSnapshot(),
 											  &user->accounts);
 	ledger_store_close(accounts);
+	ledger_stats_read_accounts();
 	user->nlegacy = ledger_legacy_read(user_id, user->accounts, user->naccounts, settings,
 									   &user->legacy);
 }

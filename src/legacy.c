@@ -725,7 +725,10 @@ ledger_legacy_read(const pg_uuid_t *user_id, const LedgerAccount *accounts, int 
 		if (!is_readable(table, !opened || settings->source_legacy || settings->strict_mode))
 			continue;
 		ledger_stats_fetch_begin();
-		ledger_legacy_fetch(table, user_id, &row);
+		if (ledger_stats_samples_fetch())
+			ledger_legacy_fetch_by_sql(table, user_id, &row);
+		else
+			ledger_legacy_fetch(table, user_id, &row);
 		ledger_stats_fetch_end();
 		/* from a row that waits for its opening the read shows that row */
 		if (settings->shadow_mode && (opened || !row.found))

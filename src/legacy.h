@@ -220,6 +220,8 @@ extern uint32 ledger_legacy_lock_row(LegacyTable *table, const pg_uuid_t *user_i
 extern uint32 ledger_legacy_lock_row_first(LegacyTable *table, const pg_uuid_t *user_id,
 										   Snapshot snapshot, bool *moved);
 extern void ledger_legacy_fetch(LegacyTable *table, const pg_uuid_t *user_id, LegacyRow *row);
+extern void ledger_legacy_fetch_by_sql(LegacyTable *table, const pg_uuid_t *user_id,
+									   LegacyRow *row);
 extern void ledger_legacy_add(LegacyTable *table, const pg_uuid_t *user_id,
 							  const Numeric *deltas, LegacyRow *row);
 extern void ledger_legacy_set(LegacyTable *table, const pg_uuid_t *user_id,

@@ -31,10 +31,15 @@ static struct
 {
 	bool		active;
 	bool		fetched;		/* a legacy row */
+	bool		sample;
 	instr_time	began;
+	instr_time	accounts;		/* time until they were there; of the sample */
 	instr_time	fetch_began;
 	instr_time	fetching;		/* time spent in fetches */
 } reading;
+
+#define SAMPLE_EVERY	16
+static uint32 nreads = 0;		/* of this backend */
 
 /* The clock may step back where it is not monotonic. */
 static uint64
@@ -172,8 +177,24 @@ ledger_stats_read_begin(void)
 	if (!reading.active)
 		return;
 	reading.fetched = false;
+	reading.sample = ++nreads % SAMPLE_EVERY == 0;
 	INSTR_TIME_SET_ZERO(reading.fetching);
 	INSTR_TIME_SET_CURRENT(reading.began);
+}
+
+void
+ledger_stats_read_accounts(void)
+{
+	if (!reading.active || !reading.sample)
+		return;
+	INSTR_TIME_SET_CURRENT(reading.accounts);
+	INSTR_TIME_SUBTRACT(reading.accounts, reading.began);
+}
+
+bool
+ledger_stats_samples_fetch(void)
+{
+	return reading.active && reading.sample;
 }
 
 void
@@ -217,6 +238,12 @@ ledger_stats_read_end(void)
 	fetching = nanoseconds(reading.fetching);
 	ledger_stats_time(&counters->reads[STATS_READ_LEGACY], fetching);
 	ledger_stats_time(&counters->reads[STATS_READ_LEDGER], all - Min(all, fetching));
+	/* in the first the statement was prepared */
+	if (reading.sample && nreads > SAMPLE_EVERY)
+	{
+		ledger_stats_time(&counters->reads[STATS_SAMPLE_LEDGER], nanoseconds(reading.accounts));
+		ledger_stats_time(&counters->reads[STATS_SAMPLE_LEGACY], fetching);
+	}
 }
 
 /* ---- shadow mode -------------------------------------------------------------------- */

@@ -77,10 +77,17 @@ extern void ledger_stats_replayed(int64 n);
 extern void ledger_stats_refused(int sqlstate);
 
 /*
- * One read, from begin to end; in between each fetch of a legacy row. A read
- * that raises is not counted.
+ * One read, from begin to end; in between its accounts are there, then each
+ * fetch of a legacy row. A read that raises is not counted.
+ *
+ * Some are a sample: what the ledger needs to have the user's accounts beside
+ * what a statement on the legacy table needs to have his row. For them
+ * samples_fetch() says that the row is to be fetched by SQL, as an application
+ * does it, whichever way is faster.
  */
 extern void ledger_stats_read_begin(void);
+extern void ledger_stats_read_accounts(void);
+extern bool ledger_stats_samples_fetch(void);
 extern void ledger_stats_fetch_begin(void);
 extern void ledger_stats_fetch_end(void);
 extern void ledger_stats_read_end(void);

@@ -377,8 +377,8 @@ ledger_stats_take_reads(StatsFlush *taken)
 	if (database)
 	{
 		sum_up(database, sum);
-		taken->ledger = sum->reads[STATS_READ_LEDGER];
-		taken->legacy = sum->reads[STATS_READ_LEGACY];
+		taken->ledger = sum->reads[STATS_SAMPLE_LEDGER];
+		taken->legacy = sum->reads[STATS_SAMPLE_LEGACY];
 		subtract(taken, &database->flushed, sizeof(*taken));
 	}
 	LWLockRelease(lock);

@@ -31,6 +31,8 @@ typedef enum StatsRead
 	STATS_READ_ALONE,			/* no legacy row was fetched */
 	STATS_READ_LEDGER,			/* the rest of one that did */
 	STATS_READ_LEGACY,			/* the fetch */
+	STATS_SAMPLE_LEDGER,		/* of the sample: until the accounts are read */
+	STATS_SAMPLE_LEGACY,		/* of the sample: the fetch, by SQL */
 	STATS_READS
 } StatsRead;
 
@@ -81,7 +83,7 @@ typedef struct StatsAccount
 	int64		count;
 } StatsAccount;
 
-/* What the worker has stored of the reads that have both parts. */
+/* What the worker has stored of the sample of reads. */
 typedef struct StatsFlush
 {
 	StatsTimes	ledger;

@@ -138,7 +138,8 @@ ledger_stat_get_errors(PG_FUNCTION_ARGS)
 Datum
 ledger_stat_get_times(PG_FUNCTION_ARGS)
 {
-	static const char *const names[] = {"read_alone", "read_ledger", "read_legacy", "write_lag"};
+	static const char *const names[] = {"read_alone", "read_ledger", "read_legacy", "sample_ledger",
+	"sample_legacy", "write_lag"};
 	TimestampTz reset_at;
 	StatsCounters *now;
 

@@ -12,9 +12,9 @@ CREATE TABLE ledger.read_timings (
 	count bigint NOT NULL CHECK (count > 0),
 	PRIMARY KEY (slot, source, bucket)
 ) USING heap;
-COMMENT ON TABLE ledger.read_timings IS 'How long the two parts of reads took that fetched a legacy row too, as the worker stored it; read_latency() tells of it.';
+COMMENT ON TABLE ledger.read_timings IS 'How long a sample of reads took on either side, as the worker stored it; read_latency() tells of it.';
 COMMENT ON COLUMN ledger.read_timings.slot IS 'The hour in which the worker stored it, by ledger.clock().';
-COMMENT ON COLUMN ledger.read_timings.source IS 'legacy: the fetch of the legacy row; ledger: the rest of the same read.';
+COMMENT ON COLUMN ledger.read_timings.source IS 'legacy: the fetch of the legacy row by SQL; ledger: what the same read needed to have the user''s accounts.';
 COMMENT ON COLUMN ledger.read_timings.bucket IS 'Times above latency_bound(bucket - 1) ms, up to latency_bound(bucket).';
 SELECT pg_catalog.pg_extension_config_dump('ledger.read_timings', '');
 
@@ -92,7 +92,7 @@ AS $$
 		(SELECT COALESCE(sum(s.count), 0)::bigint FROM summed s WHERE s.source = 'legacy')
 $$;
 REVOKE ALL ON FUNCTION ledger.read_latency(timestamptz) FROM PUBLIC;
-COMMENT ON FUNCTION ledger.read_latency(timestamptz) IS 'The 95th percentile, in ms, of the two parts of reads that fetched a legacy row too, stored since the hour of that time (NULL: ever): the fetch, and the rest of the same read; NULL if there is none. reads is how many there were.';
+COMMENT ON FUNCTION ledger.read_latency(timestamptz) IS 'The 95th percentile, in ms, of what reads of a sample took on either side, stored since the hour of that time (NULL: ever): until the ledger had the user''s accounts, and in the same calls until SQL had fetched the legacy row; NULL if there is none. reads is the size of the sample.';
 
 /*
  * The counters. What a view shows is a function's, so that pg_monitor needs
@@ -115,7 +115,7 @@ CREATE FUNCTION ledger.stat_get_times()
 	RETURNS TABLE (what text, count bigint, total_ms float8, latency bigint[])
 	AS 'MODULE_PATHNAME', 'ledger_stat_get_times' LANGUAGE C VOLATILE PARALLEL RESTRICTED SECURITY INVOKER ROWS 4;
 REVOKE ALL ON FUNCTION ledger.stat_get_times() FROM PUBLIC;
-COMMENT ON FUNCTION ledger.stat_get_times() IS 'Internal, for stat_reads and stat_shadow: reads without a fetch of the legacy row, the two parts of those with one, and the write lag.';
+COMMENT ON FUNCTION ledger.stat_get_times() IS 'Internal, for stat_reads and stat_shadow: reads without a fetch of the legacy row, the two parts of those with one, the sample for read_latency(), and the write lag.';
 
 CREATE FUNCTION ledger.stat_get_shadow()
 	RETURNS TABLE (matches bigint, mismatches bigint, pending bigint, mirror_ok bigint, mirror_failed bigint, bypasses bigint,

@@ -171,7 +171,8 @@ sub agrees_ok
 	my $others = value('SELECT count(*) FROM ledger.reconcile() r WHERE NOT EXISTS (SELECT FROM numbered n WHERE n.user_id = r.user_id)');
 
 	is("$found+$others", join(',', @planted) . '+0', "$phase: no difference that was not put in on purpose");
-	ledger_ok($node, "$phase: the ledger holds");
+	is(value('SELECT count(*) FROM (SELECT FROM ledger.account_balances GROUP BY currency HAVING sum(debits) <> sum(credits)) c'),
+		0, "$phase: debits are credits");
 }
 
 sub pass_days
@@ -257,6 +258,7 @@ ledger.worker_naptime = 200ms
 log_min_messages = error
 log_min_error_statement = panic
 max_wal_size = 2GB
+work_mem = 128MB
 checkpoint_timeout = 30min
 shared_buffers = 128MB
 CONF
@@ -306,6 +308,7 @@ sub week_1
 	# what was posted before shadow mode is not in the old table
 	run_sql("SELECT count(*) FROM ledger.repair(dry_run => false, reason => 'posted before shadow mode')");
 	agrees_ok('before week 1');
+	ledger_ok($node, 'before week 1: the ledger holds');
 	start_old();
 	start_new();
 	run_sql("SELECT ledger.configure(shadow_mode => true, balance_source => 'legacy', reason => 'week 1')");
@@ -402,6 +405,7 @@ sub roll_back
 	sleep 1;
 	stop_loads('rolled back');
 	agrees_ok('rolled back');
+	ledger_ok($node, 'rolled back: the ledger holds');
 	run_sql("SELECT count(ledger.settle_suspense(transaction_id, 'system_buffer_usdc', 'deposits of the old service'))"
 		. " FROM ledger.suspense_items WHERE settled_by IS NULL");
 	pass_days(7, 'rolled back for a week');

@@ -38,22 +38,23 @@ query('SELECT ledger.configure(shadow_mode => false)');
 
 # ---- how long reads take ----------------------------------------------------------
 
-my $reads = "DO \$\$ BEGIN FOR i IN 1 .. %d LOOP PERFORM ledger.get_user_balance('$one'); END LOOP; END \$\$";
+# In one session; one read of 16 is timed for read_latency(), but for the first.
+my $reads = "DO \$\$ BEGIN FOR i IN 1 .. 16 * (%d + 1) LOOP PERFORM ledger.get_user_balance('$one'); END LOOP; END \$\$";
 my $stored = 'SELECT COALESCE(sum(count), 0) FROM ledger.read_timings WHERE source = ';
 
 query(sprintf $reads, 10);
 query("SELECT ledger.configure(shadow_mode => true)");
 query(sprintf $reads, 20);
 query("SELECT ledger.get_balance('$one'), ledger.get_account_balance('$one', 'usdc_balance')");
-ok(comes_true("$stored 'legacy'" =~ s/SELECT (.*) FROM/SELECT $1 >= 22 FROM/r), 'the worker stores how long reads took');
-is(query("$stored 'legacy'"), '22', 'of those that compare, each once');
-is(query("$stored 'ledger'"), '22', 'both parts of it');
-is(query('SELECT reads, ledger_p95_ms > 0 AND ledger_p95_ms < 1000, legacy_p95_ms > 0 AND legacy_p95_ms < 1000 FROM ledger.read_latency(now())'), '22|t|t', 'and tells of it');
+ok(comes_true("$stored 'legacy'" =~ s/SELECT (.*) FROM/SELECT $1 >= 20 FROM/r), 'the worker stores how long reads took');
+is(query("$stored 'legacy'"), '20', 'of those that compare, so many');
+is(query("$stored 'ledger'"), '20', 'both parts of it');
+is(query('SELECT reads, ledger_p95_ms > 0 AND ledger_p95_ms < 1000, legacy_p95_ms > 0 AND legacy_p95_ms < 1000 FROM ledger.read_latency(now())'), '20|t|t', 'and tells of it');
 
 query("SET ledger.track = off; " . sprintf $reads, 30);
 query("SELECT ledger.configure(balance_source => 'legacy')");
 query(sprintf $reads, 5);
-ok(comes_true('SELECT reads = 27 FROM ledger.read_latency(NULL)'), 'and of those from the legacy row; of none that is not tracked');
+ok(comes_true('SELECT reads = 25 FROM ledger.read_latency(NULL)'), 'and of those from the legacy row; of none that is not tracked');
 
 # ---- what is counted ------------------------------------------------------------------
 
@@ -189,7 +190,7 @@ foreach my $sql ('SELECT ledger.stat_reset()', 'SELECT * FROM ledger.account_bal
 
 # ---- over stops and crashes ----------------------------------------------------------
 
-my $before = 28;
+my $before = 25;
 
 ok(comes_true("SELECT reads = $before FROM ledger.read_latency(NULL)"), 'a reset takes nothing from what is stored, or is to be');
 
