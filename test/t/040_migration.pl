@@ -11,7 +11,7 @@ use LedgerMigration;
 migrate(
 	{
 		name => 'migration',
-		users => 20_000,
+		users => 200_000,
 		create => <<'SQL',
 CREATE FUNCTION customer(n int) RETURNS uuid IMMUTABLE PARALLEL SAFE
 	RETURN overlay(md5(n::text) placing '4' from 13)::uuid;
@@ -22,7 +22,7 @@ CREATE TABLE public.balances (
 	currency varchar(10) NOT NULL DEFAULT 'USD',
 	updated_at timestamptz NOT NULL DEFAULT now()) WITH (fillfactor = 80);
 INSERT INTO public.balances (user_id, buying_power, pending_deposits)
-	SELECT customer(n), n % 1000, 100 + n / 100.0 FROM generate_series(1, 20000) n;
+	SELECT customer(n), n % 1000, 100 + n / 100.0 FROM generate_series(1, 200000) n;
 SQL
 		attach => "'public.balances'",
 		load => <<'SQL',
