@@ -185,13 +185,14 @@ sub soak
 }
 
 # Kills the postmaster and starts the server again, which is refused as long
-# as a process of the old one is left.
+# as a process of the old one is left: one at a long statement does not look.
 sub kill_and_start
 {
 	my ($node) = @_;
 	my @processes = split /\n/, $node->safe_psql('postgres', 'SELECT pid FROM pg_stat_activity');
 
 	$node->kill9;
+	kill 'KILL', @processes;
 	wait_until(30, sub { !grep { kill 0, $_ } @processes })
 	  or die "the old server's processes do not end\n";
 	$node->start;

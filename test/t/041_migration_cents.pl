@@ -7,21 +7,24 @@ use warnings;
 use Test::More;
 
 use LedgerMigration;
+use LedgerTest;
+
+my $users = soak(20_000, 200_000);
 
 migrate(
 	{
 		name => 'migration_cents',
-		users => 200_000,
-		create => <<'SQL',
+		users => $users,
+		create => <<SQL,
 CREATE TABLE public.wallets (
 	user_id bigint NOT NULL,
 	currency text NOT NULL,
 	balance_cents bigint NOT NULL DEFAULT 0,
 	PRIMARY KEY (user_id, currency)) WITH (fillfactor = 80);
 INSERT INTO public.wallets
-	SELECT n, 'USDC', 10000 + n FROM generate_series(1, 200000) n
+	SELECT n, 'USDC', 10000 + n FROM generate_series(1, $users) n
 	UNION ALL
-	SELECT n, 'USD', 100 * (n % 1000) FROM generate_series(1, 200000) n;
+	SELECT n, 'USD', 100 * (n % 1000) FROM generate_series(1, $users) n;
 SET check_function_bodies = off;
 CREATE FUNCTION customer(n int) RETURNS uuid IMMUTABLE PARALLEL SAFE LANGUAGE sql AS 'SELECT ledger.integer_to_uuid(n)';
 SQL
