@@ -70,19 +70,20 @@ CREATE FUNCTION ledger.explain_writes(user_id uuid, mapping_id smallint, max_row
 	LANGUAGE sql STABLE PARALLEL RESTRICTED SECURITY INVOKER
 	SET search_path = pg_catalog, pg_temp
 AS $$
-	SELECT w.id, d.key, d.value::numeric, (w.before ->> d.key)::numeric, (w.after ->> d.key)::numeric, w.operation,
+	SELECT w.id, d.key, d.value::numeric, (w.before ->> c.column_name)::numeric * c.unit, (w.after ->> c.column_name)::numeric * c.unit, w.operation,
 		w.after IS NULL AND w.kind <> 'mirror_side_effect', w.kind, w.at, w.xact, w.xact_start, COALESCE(w.after_transaction, 0),
 		format('%s by role %s, application "%s"', w.operation, w.acting_role, w.application_name),
 		CASE WHEN s.assigned IS NULL THEN NULL
-			ELSE regexp_replace(s.assigned, format('excluded\s*\.\s*"?%s"?', d.key), '', 'gi') !~* format('\m%s\M', d.key) END,
-		ARRAY(SELECT m[1]::numeric FROM regexp_matches(s.assigned, '(?<![a-z0-9_$.])([0-9]{1,30}(?:\.[0-9]{1,40})?)', 'gi') m LIMIT 10)
+			ELSE regexp_replace(s.assigned, format('excluded\s*\.\s*"?%s"?', c.column_name), '', 'gi') !~* format('\m%s\M', c.column_name) END,
+		ARRAY(SELECT m[1]::numeric * c.unit FROM regexp_matches(s.assigned, '(?<![a-z0-9_$.])([0-9]{1,30}(?:\.[0-9]{1,40})?)', 'gi') m LIMIT 10)
 	FROM (
 		SELECT * FROM ledger.legacy_writes l
 		WHERE l.user_id = explain_writes.user_id AND l.mapping_id = explain_writes.mapping_id
 		ORDER BY l.id DESC LIMIT explain_writes.max_rows
 	) w
 	LEFT JOIN LATERAL jsonb_each_text(w.deltas) d ON true
-	LEFT JOIN LATERAL (SELECT ledger.explain_assignment(w.statement, d.key) AS assigned WHERE w.operation = 'UPDATE') s ON true
+	LEFT JOIN ledger.legacy_columns c ON c.mapping_id = w.mapping_id AND c.legacy_column = d.key COLLATE "C"
+	LEFT JOIN LATERAL (SELECT ledger.explain_assignment(w.statement, c.column_name) AS assigned WHERE w.operation = 'UPDATE') s ON true
 	ORDER BY w.id
 $$;
 REVOKE ALL ON FUNCTION ledger.explain_writes(uuid, smallint, int) FROM PUBLIC;

@@ -8,12 +8,12 @@
  * users. A uuid of version 8: 48 zeros, then the integer with its sign bit
  * turned round, 2 bits before the variant and 62 after it.
  */
-CREATE FUNCTION ledger.integer_to_uuid(bigint) RETURNS uuid
+CREATE FUNCTION ledger.integer_to_uuid(key bigint) RETURNS uuid
 	AS 'MODULE_PATHNAME', 'ledger_integer_to_uuid' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE SECURITY INVOKER;
 REVOKE ALL ON FUNCTION ledger.integer_to_uuid(bigint) FROM PUBLIC;
 COMMENT ON FUNCTION ledger.integer_to_uuid(bigint) IS 'The uuid by which the ledger knows the user whose legacy key is this integer; sorts as the integers do.';
 
-CREATE FUNCTION ledger.uuid_to_integer(uuid) RETURNS bigint
+CREATE FUNCTION ledger.uuid_to_integer(user_id uuid) RETURNS bigint
 	AS 'MODULE_PATHNAME', 'ledger_uuid_to_integer' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE SECURITY INVOKER;
 REVOKE ALL ON FUNCTION ledger.uuid_to_integer(uuid) FROM PUBLIC;
 COMMENT ON FUNCTION ledger.uuid_to_integer(uuid) IS 'The integer that integer_to_uuid() made this uuid of. Error: 22003 for any other uuid.';
