@@ -68,6 +68,7 @@ INSERT INTO ledger.discrepancy_rows (mapping_id, user_id, legacy_column, cause, 
 	VALUES (1, :alice, 'buying_power', 'mismatch', 'run');
 INSERT INTO ledger.evidence_losses (kind, at, last_at) VALUES ('crash', now(), now());
 INSERT INTO ledger.read_timings (slot, source, bucket, count) VALUES ('2026-01-01', 'ledger', 1, 1);
+INSERT INTO ledger.discrepancy_changes (mapping_id, legacy_column, at, count) VALUES (1, 'buying_power', now(), 1);
 INSERT INTO ledger.backfill_runs (total, started_at, updated_at, requested_by) VALUES (7, now(), now(), 'a test');
 INSERT INTO ledger.backfill_findings (run_id, mapping_id, key, reason, detail, first_seen, last_seen)
 	VALUES (1, 1, :alice, 'negative', 'a test', now(), now());

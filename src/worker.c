@@ -53,6 +53,8 @@
 #define SETTLE_MS			200 /* a transaction that is to end soon ends by then */
 #define RETRY_MS			1000
 #define TRIM_MS				60000
+#define SAMPLE_MS			15000
+#define GATES_MS			60000
 #define RECONCILE_MS		1000	/* pause between looks whether one is due */
 #define FAREWELL_MS			2000
 #define MAX_FAILURES		3	/* in one round */
@@ -436,6 +438,25 @@ flush(void)
 	return true;
 }
 
+/* For metrics and alerts: it adds up old rows too, which the guard would keep. */
+static bool
+sample(void)
+{
+	ledger_worker_trims = true;
+	if (SPI_execute("SELECT ledger.samples_store()", false, 1) != SPI_OK_SELECT)
+		elog(ERROR, "could not store samples");
+	ledger_worker_trims = false;
+	return false;
+}
+
+static bool
+gates(void)
+{
+	if (SPI_execute("SELECT ledger.gates_store()", false, 1) != SPI_OK_SELECT)
+		elog(ERROR, "could not store how the gates stand");
+	return false;
+}
+
 /* A step of a reconciliation of our own, or the first of one that is due. */
 static bool
 reconcile(void)
@@ -472,6 +493,8 @@ static Task settle_task = {"looking what became of transactions", settle, 0};
 static Task expire_task = {"releasing reservations", expire, 0};
 static Task trim_task = {"trimming history", trim, 0};
 static Task flush_task = {"storing how long reads took", flush, 0};
+static Task sample_task = {"storing samples", sample, 0};
+static Task gates_task = {"looking at the gates", gates, 0};
 static Task reconcile_task = {"reconciling", reconcile, 0};
 static Task beat_task = {"noting that it is alive", beat, 0};
 
@@ -495,6 +518,16 @@ occurrences_taken(void)
 	for (int i = 0; i < ntaken; i++)
 		count += ledger_evidence_occurrences(&taken[i]);
 	return count;
+}
+
+/* What is done once in so long. */
+static void
+run_each(Task *task, int ms)
+{
+	if (!is_due(task))
+		return;
+	(void) run_slice(task);
+	put_off(task, failed ? RETRY_MS : ms);
 }
 
 /*
@@ -581,6 +614,8 @@ work(void)
 	}
 	if (is_due(&flush_task))
 		flush_reads();
+	run_each(&sample_task, SAMPLE_MS);
+	run_each(&gates_task, GATES_MS);
 	/* one step a round: the rest does not wait for a run to end */
 	if (reconcile_s > 0 && is_due(&reconcile_task))
 	{

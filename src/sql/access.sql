@@ -51,9 +51,11 @@ AS $$
 			'backfill_runs', 'backfill_progress', 'backfill_findings', 'backfill_waiting']),
 		('operator', 'routine', 'EXECUTE', ARRAY[
 			'stat_reset', 'latency_bound', 'latency_percentile', 'stat_get_operations', 'stat_get_errors', 'stat_get_times',
-			'stat_get_shadow', 'stat_get_accounts', 'stat_get_tasks']),
+			'stat_get_shadow', 'stat_get_accounts', 'stat_get_tasks', 'metrics', 'prometheus', 'metrics_histograms', 'metrics_operations',
+			'metrics_shadow', 'metrics_discrepancies', 'metrics_gates', 'metrics_migration', 'metrics_worker']),
 		('operator', 'relation', 'SELECT', ARRAY[
-			'stat_operations', 'stat_errors', 'stat_reads', 'stat_shadow', 'stat_accounts', 'stat_worker']),
+			'stat_operations', 'stat_errors', 'stat_reads', 'stat_shadow', 'stat_accounts', 'stat_worker',
+			'discrepancy_changes', 'write_samples', 'gate_states']),
 		('operator', 'relation', 'DELETE', ARRAY['inbox_results']),
 		('operator', 'type', 'USAGE', ARRAY['settings_row', 'repaired_column', 'gate']),
 
@@ -90,6 +92,7 @@ AS $$
 			'evidence_start', 'evidence_beat', 'evidence_lost', 'evidence_resolved', 'evidence_store',
 			'evidence_settle', 'evidence_trim', 'worker_expire',
 			'read_timings_store', 'read_timings_trim',
+			'discrepancy_opened', 'discrepancy_changed', 'write_counts', 'write_success', 'samples_store', 'gates_store',
 			'explain_postings', 'explain_assignment', 'explain_writes', 'explain_repairs', 'explain_findings', 'explain_capture',
 			'repair_undone', 'explain_write_at', 'explain_other_write', 'explain_other_posting',
 			'verify_accounts', 'verify_journal', 'verify_reservations', 'verify_catalog', 'verify_legacy'])

@@ -23,8 +23,11 @@ CREATE FUNCTION ledger.guards() RETURNS TABLE (table_name text, trigger_name tex
 	SET search_path = pg_catalog, pg_temp
 AS $$
 	SELECT g.table_name, t.trigger_name,
-		   format('CREATE TRIGGER %s %s ON %s FOR EACH %s EXECUTE FUNCTION ledger.%s()',
-				  t.trigger_name, t.events, g.table_name, t.level, t.function_name)
+		   format('CREATE TRIGGER %s %s ON %s %sFOR EACH %s EXECUTE FUNCTION ledger.%s()',
+				  t.trigger_name, t.events, g.table_name,
+				  CASE g.kind WHEN 'opened' THEN 'REFERENCING NEW TABLE AS added '
+					  WHEN 'changed' THEN 'REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows ' END,
+				  t.level, t.function_name)
 	FROM (
 		VALUES
 			('ledger.journal', 'state'),
@@ -48,6 +51,9 @@ AS $$
 			('ledger.ignore_rules', 'finding'),
 			('ledger.repair_log', 'log'),
 			('ledger.discrepancy_rows', 'finding'),
+			('ledger.discrepancy_rows', 'opened'),
+			('ledger.discrepancy_rows', 'changed'),
+			('ledger.discrepancy_changes', 'finding'),
 			('ledger.evidence_losses', 'finding'),
 			('ledger.read_timings', 'finding'),
 			('ledger.backfill_runs', 'finding'),
@@ -76,6 +82,8 @@ AS $$
 		('inbox', 'inbox_begin', 'BEFORE INSERT', 'STATEMENT', 'inbox_post'),
 		('inbox', 'inbox_collect', 'BEFORE INSERT', 'ROW', 'inbox_post'),
 		('inbox', 'inbox_post', 'AFTER INSERT', 'STATEMENT', 'inbox_post'),
+		('opened', 'discrepancy_opened', 'AFTER INSERT', 'STATEMENT', 'discrepancy_opened'),
+		('changed', 'discrepancy_changed', 'AFTER UPDATE', 'STATEMENT', 'discrepancy_changed'),
 		('captured', 'capture_post', 'AFTER INSERT',
 			'ROW WHEN (((new.kind = ''posted''::text) AND (new.transaction_id IS NULL)))', 'capture_post'),
 		('legacy', 'ledger_capture', 'AFTER INSERT OR DELETE OR UPDATE', 'ROW', 'capture'),

@@ -64,6 +64,9 @@ INSERT INTO public.expected VALUES
 	('explain_discrepancy', 'user_id uuid', 'SETOF legacy_column text, difference numeric, cause text, transaction_id bigint, at timestamp with time zone, detail text', 'stable'),
 	('evidence_status', '', 'SETOF active boolean, size integer, used integer, recorded bigint, stored bigint, dropped bigint, worker_pid integer', 'volatile'),
 	('stat_reset', '', 'void', 'volatile'),
+	('metrics', '', 'SETOF metric text, type text, help text, labels jsonb, value double precision', 'volatile'),
+	('metrics_histograms', 'metric_name text DEFAULT NULL::text', 'SETOF metric text, help text, labels jsonb, bounds numeric[], counts bigint[], sum double precision, count bigint', 'volatile'),
+	('prometheus', '', 'text', 'volatile'),
 	('read_latency', 'since timestamp with time zone, OUT ledger_p95_ms double precision, OUT legacy_p95_ms double precision, OUT reads bigint', 'ledger_p95_ms double precision, legacy_p95_ms double precision, reads bigint', 'stable'),
 	('readiness', '', 'SETOF gate text, required text, observed text, passed boolean, since timestamp with time zone, hint text', 'stable'),
 	('cut_over', 'IN dry_run boolean DEFAULT false, IN force boolean DEFAULT false, IN reason text DEFAULT NULL::text', 'void', 'volatile'),
@@ -117,7 +120,7 @@ FROM public.expected e JOIN public.functions f USING (name);
 SELECT ok(NOT f.proisstrict, format('%s: is called with NULL', e.name))
 FROM public.expected e JOIN public.functions f USING (name) WHERE e.name NOT IN ('integer_to_uuid', 'uuid_to_integer');
 SELECT is(f.proparallel, CASE WHEN f.volatility = 'volatile' THEN 'u' ELSE f.proparallel END, format('%s: parallel unsafe', e.name))
-FROM public.expected e JOIN public.functions f USING (name) WHERE e.volatility = 'volatile' AND e.name <> 'clock';
+FROM public.expected e JOIN public.functions f USING (name) WHERE e.volatility = 'volatile' AND e.name NOT IN ('clock', 'metrics', 'metrics_histograms', 'prometheus');
 
 -- Of every function in the schema.
 SELECT is_empty($$SELECT f.oid::regprocedure FROM public.functions f
@@ -129,7 +132,9 @@ SELECT is_empty($$SELECT f.oid::regprocedure FROM public.functions f
 	JOIN pg_proc p USING (oid) CROSS JOIN LATERAL aclexplode(COALESCE(p.proacl, acldefault('f', p.proowner))) a
 	WHERE a.grantee <> p.proowner
 	  AND NOT (a.grantee = 'pg_monitor'::regrole AND p.proname IN ('latency_bound', 'latency_percentile', 'stat_get_accounts',
-		'stat_get_errors', 'stat_get_operations', 'stat_get_shadow', 'stat_get_tasks', 'stat_get_times'))$$,
+		'stat_get_errors', 'stat_get_operations', 'stat_get_shadow', 'stat_get_tasks', 'stat_get_times',
+		'metrics', 'prometheus', 'metrics_histograms', 'metrics_operations', 'metrics_shadow', 'metrics_discrepancies',
+		'metrics_gates', 'metrics_migration', 'metrics_worker'))$$,
 	'nobody but the owner may, until access is granted; pg_monitor what the statistics are made of');
 SELECT is_empty($$SELECT f.oid::regprocedure FROM public.functions f
 	WHERE f.prosecdef AND NOT COALESCE((SELECT bool_or(c ~ '^search_path=pg_catalog, *("pg_temp"|pg_temp)$') FROM unnest(f.proconfig) c), false)$$,

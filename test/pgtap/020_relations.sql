@@ -44,7 +44,7 @@ SELECT cmp_ok((SELECT count(*) FROM public.tables), '>=', 9::bigint, 'there are 
 SELECT has_table('ledger', n, format('table %s', n))
 FROM unnest(ARRAY['currencies', 'account_types', 'accounts', 'account_stripes', 'journal', 'settings', 'reservation_rows', 'reservation_draws',
 	'legacy_mappings', 'legacy_writes', 'reconciliation_runs', 'reconciliation_findings', 'reconciliation_users', 'ignore_rules', 'evidence_losses', 'evidence_pending', 'worker_heartbeat',
-	'identity', 'test_clock_log', 'cut_over_rehearsals', 'retirements', 'roll_backs', 'read_timings', 'broker_accounts', 'broker_positions',
+	'identity', 'test_clock_log', 'cut_over_rehearsals', 'retirements', 'roll_backs', 'read_timings', 'discrepancy_changes', 'write_samples', 'gate_states', 'broker_accounts', 'broker_positions',
 	'backfill_runs', 'backfill_waiting', 'backfill_findings']) n;
 SELECT is_empty($$SELECT t.name FROM public.tables t
 	WHERE t.name <> 'inbox' AND NOT EXISTS (SELECT FROM pg_index i WHERE i.indrelid = t.oid AND i.indisprimary AND i.indisvalid)$$,

@@ -1,0 +1,165 @@
+--
+-- metrics() and prometheus(): zeros from the start, what raises the counters,
+-- and what does not. test/t/050_prometheus.pl has a worker and Prometheus.
+--
+\set ECHO none
+\getenv srcdir PG_ABS_SRCDIR
+\set database ledger_metrics
+\set shadow :srcdir '/test/lib/shadow.sql'
+\i :shadow
+CREATE VIEW m AS SELECT * FROM ledger.metrics();
+-- of both columns, without their mapping
+CREATE VIEW counted AS
+	SELECT labels ->> 'account_type' AS account_type, sum(value) FILTER (WHERE metric = 'ledger_shadow_discrepancy_count') AS count,
+		sum(value) FILTER (WHERE metric = 'ledger_discrepancies_open') AS open,
+		sum(value) FILTER (WHERE metric = 'ledger_discrepancy_amount_open') AS amount
+	FROM m WHERE metric IN ('ledger_shadow_discrepancy_count', 'ledger_discrepancies_open', 'ledger_discrepancy_amount_open')
+	GROUP BY 1 ORDER BY 1;
+CREATE FUNCTION drift(who uuid, by numeric) RETURNS void LANGUAGE sql
+AS 'UPDATE public.balances SET buying_power = buying_power + by WHERE user_id = who';
+\set ECHO all
+SET client_min_messages = error;
+
+-- zeros from the start, before anything is attached
+SELECT metric, labels, value FROM m WHERE metric LIKE '%discrepanc%' ORDER BY 1, 2::text;
+SELECT metric, type, count(*), sum(value) FROM m WHERE metric LIKE 'ledger_operation%' OR metric LIKE '%\_ms\_%' OR metric LIKE 'ledger_read%\_seconds\_%'
+	GROUP BY 1, 2 ORDER BY 1;
+
+-- each family is there once, with one type and one help, its samples together
+WITH lines AS (SELECT * FROM string_to_table(ledger.prometheus(), E'\n') WITH ORDINALITY AS l (line, n)),
+	families AS (SELECT split_part(line, ' ', 3) AS family FROM lines WHERE line LIKE '# TYPE %')
+SELECT count(*) = count(DISTINCT family) AS once,
+	count(*) = (SELECT count(*) FROM lines WHERE line LIKE '# HELP %') AS helped FROM families;
+-- nothing but comments and samples
+SELECT line FROM string_to_table(ledger.prometheus(), E'\n') AS line
+	WHERE line !~ '^# (HELP|TYPE) [a-z_]+ .' AND line <> ''
+		AND line !~ '^[a-z_]+(\{[a-z_]+="([^"\\]|\\.)*"(,[a-z_]+="([^"\\]|\\.)*")*\})? ([0-9.e+-]+|\+Inf|NaN)$';
+-- buckets are cumulative, and end with all
+SELECT metric, labels, bounds[1:3], bounds[cardinality(bounds)] AS last, cardinality(bounds) = cardinality(counts) AS same
+	FROM ledger.metrics_histograms() WHERE metric NOT LIKE 'ledger_operation%' OR labels ->> 'operation' = 'post';
+SELECT h.metric FROM ledger.metrics_histograms() h, generate_subscripts(h.bounds, 1) i WHERE h.bounds[i] <= h.bounds[i - 1] OR h.counts[i] < h.counts[i - 1];
+
+-- attached: each column, and the whole row
+SELECT count(*) FROM ledger.attach_legacy('public.balances') WHERE NOT passed;
+SELECT shadow_mode FROM ledger.configure(shadow_mode => true);
+SELECT labels, value FROM m WHERE metric = 'ledger_shadow_discrepancy_count' ORDER BY 1;
+SELECT labels ->> 'source' AS source, value FROM m WHERE metric = 'ledger_balance_source_active' ORDER BY 1;
+
+-- a discrepancy opens; being met again does not count, another difference does
+SELECT ledger.credit_user_usdc(:alice, 1, 'opens') > 0 AS opened, ledger.credit_user_usdc(:bob, 1, 'opens') > 0 AS opened;
+SELECT drift(:alice, 5);
+CALL ledger.run_reconciliation();
+SELECT * FROM counted;
+CALL ledger.run_reconciliation();
+CALL ledger.run_reconciliation();
+SELECT * FROM counted;
+SELECT drift(:alice, 2);
+CALL ledger.run_reconciliation();
+SELECT * FROM counted;
+-- both sides move, and the difference stays
+SELECT ledger.move_funds_to_fiat_exposure(:alice, 1, 'both') > 0 AS moved;
+CALL ledger.run_reconciliation();
+SELECT * FROM counted;
+-- resolved: not open any more, and the counter stays; it opens anew
+SELECT count(*) FROM ledger.repair(:alice, dry_run => false, reason => 'a test');
+SELECT * FROM counted;
+SELECT drift(:alice, -3), drift(:bob, 4);
+CALL ledger.run_reconciliation();
+SELECT * FROM counted;
+SELECT value BETWEEN 0 AND 60 FROM m WHERE metric = 'ledger_discrepancy_oldest_open_seconds' AND labels ->> 'account_type' = 'fiat_exposure';
+SELECT ledger.set_test_clock('2 hours', 'a test');
+SELECT value BETWEEN 7200 AND 7260 FROM m WHERE metric = 'ledger_discrepancy_oldest_open_seconds' AND labels ->> 'account_type' = 'fiat_exposure';
+SELECT labels ->> 'scope' AS scope, value BETWEEN 7200 AND 7260 AS age, value FROM m WHERE metric = 'ledger_reconciliation_age_seconds' AND labels ->> 'scope' = 'incremental'
+	UNION ALL SELECT labels ->> 'scope', value BETWEEN 7200 AND 7260, NULL FROM m WHERE metric = 'ledger_reconciliation_age_seconds' AND labels ->> 'scope' = 'full';
+SELECT labels, value FROM m WHERE metric = 'ledger_reconciliation_discrepancies' ORDER BY 1;
+SELECT ledger.set_test_clock(NULL, 'a test');
+
+-- the worker may delete discrepancies: the counter does not fall
+BEGIN;
+SET LOCAL session_replication_role = replica;
+ALTER TABLE ledger.discrepancy_rows DISABLE TRIGGER guard;
+DELETE FROM ledger.discrepancy_rows;
+SELECT * FROM counted;
+ROLLBACK;
+-- what is rolled back was not there
+BEGIN;
+SELECT drift(:carol, 1);
+INSERT INTO ledger.discrepancy_rows (mapping_id, user_id, legacy_column, cause, source) VALUES (1, :carol, 'buying_power', 'mismatch', 'run');
+SELECT sum(count) FROM counted;
+ROLLBACK;
+SELECT sum(count) FROM counted;
+
+-- refusals by rule are no failures: half of these are LG001
+SELECT ledger.stat_reset();
+SELECT public.raises(format('SELECT ledger.debit_user_usdc(%L, 1000000, %L)', :alice, 'too much')) LIKE 'LG001%' AS refused,
+	ledger.credit_user_usdc(:alice, 1, 'x') > 0 AS posted FROM generate_series(1, 10) n;
+CREATE VIEW rate AS SELECT value FROM m WHERE metric = 'ledger_write_success_rate';
+SELECT * FROM rate;
+SELECT labels, value FROM m WHERE metric IN ('ledger_operations_total', 'ledger_operation_errors_total') AND value > 0 ORDER BY 1;
+-- a failure is; since the reset, which was within the 5 minutes
+SELECT public.raises(format('SELECT ledger.debit_user_usdc(%L, 1, NULL)', :alice)) LIKE '22004%' AS failed FROM generate_series(1, 5);
+SELECT * FROM rate;
+-- later it is of 5 minutes: since the newest sample that is as old, of this reset
+SELECT ledger.set_test_clock('10 minutes', 'a test');
+INSERT INTO ledger.write_samples (at, reset_at, attempts, failures)
+	SELECT ledger.clock() - a.age, reset_at, a.attempts, a.failures FROM ledger.stat_shadow, (VALUES
+		('7 minutes'::interval, 1, 0), ('301 seconds', 24, 4), ('299 seconds', 0, 0)) AS a (age, attempts, failures);
+INSERT INTO ledger.write_samples (at, reset_at, attempts, failures) VALUES (ledger.clock() - interval '300.5 seconds', '2020-01-01', 0, 0);
+SELECT * FROM rate;
+-- without one, since the oldest
+DELETE FROM ledger.write_samples WHERE attempts IN (1, 24);
+UPDATE ledger.write_samples SET attempts = 21, failures = 3 WHERE reset_at > '2020-01-01';
+SELECT * FROM rate;
+-- without any, since the reset
+DELETE FROM ledger.write_samples;
+SELECT * FROM rate;
+-- without writes 1
+SELECT ledger.stat_reset();
+SELECT * FROM rate;
+SELECT ledger.set_test_clock(NULL, 'a test');
+
+-- guards that do not fire
+SELECT labels, value FROM m WHERE metric = 'ledger_guards_disarmed' ORDER BY 1;
+BEGIN;
+ALTER TABLE public.balances DISABLE TRIGGER ledger_capture;
+SELECT labels, value FROM m WHERE metric = 'ledger_guards_disarmed' ORDER BY 1;
+ROLLBACK;
+
+-- gates: without a worker as they are now
+SELECT labels ->> 'gate' AS gate, value = passed::int AS same FROM m JOIN ledger.readiness() r ON labels ->> 'gate' = r.gate
+	WHERE metric = 'ledger_readiness_gate' AND value <> passed::int;
+SELECT count(*) FROM m WHERE metric = 'ledger_readiness_gate';
+-- with one as it saw them
+INSERT INTO ledger.gate_states (gate, passed, at) SELECT gate, true, ledger.clock() - interval '1 minute' FROM ledger.readiness();
+SELECT count(*), sum(value) FROM m WHERE metric = 'ledger_readiness_gate';
+SELECT value BETWEEN 60 AND 90 AS a_minute FROM m WHERE metric = 'ledger_readiness_age_seconds';
+UPDATE ledger.gate_states SET at = ledger.clock() - interval '6 minutes';
+SELECT value < 30 AS now FROM m WHERE metric = 'ledger_readiness_age_seconds';
+
+-- names that need escaping
+ALTER TABLE public.balances RENAME TO "ba""l\a
+nces";
+SELECT line FROM string_to_table(ledger.prometheus(), E'\n') AS line WHERE line LIKE 'ledger_discrepancies_open%*%';
+ALTER TABLE public."ba""l\a
+nces" RENAME TO balances;
+
+-- who may look
+CREATE ROLE metrics_watcher;
+GRANT pg_monitor TO metrics_watcher;
+CREATE ROLE metrics_stranger;
+SET ROLE metrics_watcher;
+SELECT count(*) > 1000 AS rows, (SELECT length(ledger.prometheus()) > 1000) AS text FROM ledger.metrics();
+SELECT * FROM ledger.discrepancy_changes;
+SET ROLE metrics_stranger;
+SELECT ledger.prometheus();
+RESET ROLE;
+-- in a transaction that may not write
+BEGIN READ ONLY;
+SELECT count(*) > 1000 AS rows FROM ledger.metrics();
+COMMIT;
+
+\set ECHO none
+\c contrib_regression
+SET client_min_messages = warning;
+DROP DATABASE :database;
+DROP ROLE metrics_watcher, metrics_stranger;

@@ -1,0 +1,3 @@
+/*
+ * alerts.sql: what somebody should look at.
+ */
