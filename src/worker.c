@@ -580,7 +580,10 @@ static void
 flush_reads(void)
 {
 	if (run_slice(&flush_task))
+	{
 		ledger_stats_reads_stored(&flushed_now);
+		beat_task.not_before = 0;	/* like anything else that was done */
+	}
 	put_off(&flush_task, failed ? RETRY_MS : flush_s * 1000);
 }
 

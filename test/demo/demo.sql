@@ -1,7 +1,8 @@
 -- The story of the ledger, told by queries: a table of balances with customers
--- who have money, shadow mode, an order in two fills, an old code path that is
--- found out, strict mode, repair.  Every table shown is a query's output;
--- every expect() that does not hold ends the story with an error.
+-- who have money, backfill, shadow mode, an order in two fills, an old code path
+-- that is found out, strict mode, repair, the weeks of a migration by a test
+-- clock, the cut-over, the way back, and the end.  Every table shown is a query's
+-- output; every expect() that does not hold ends the story with an error.
 
 CREATE PROCEDURE expect(what text, got anyelement, wanted anyelement)
 LANGUAGE plpgsql AS $$
@@ -11,6 +12,26 @@ BEGIN
 	END IF;
 END
 $$;
+
+-- Until the background worker has done what it does: it stores each second
+-- what differed and how long reads took.
+CREATE PROCEDURE wait_for(what text, condition text)
+LANGUAGE plpgsql AS $$
+DECLARE
+	holds boolean;
+BEGIN
+	FOR i IN 1..300 LOOP
+		EXECUTE condition INTO holds;
+		IF holds THEN
+			RETURN;
+		END IF;
+		PERFORM pg_sleep(0.1);
+	END LOOP;
+	RAISE EXCEPTION '%: waited for half a minute', what;
+END
+$$;
+\set evidence_stored 'SELECT running AND ring_used = 0 FROM ledger.worker_status'
+\set reads_stored 'SELECT bool_and(passed) FROM ledger.readiness() WHERE gate IN (''worker'', ''read_latency'')'
 
 \echo
 \echo '1. A product keeps its customers'' money in one mutable row each.'
@@ -73,7 +94,11 @@ CALL expect('Ada''s USDC', ledger.get_account_balance(:ada, 'usdc_balance'), 150
 \echo '   Grace and Edsger are not opened yet, and are read from their rows as opening would give it.'
 SELECT c.name, b.usdc_balance, b.buying_power, b.total_value, b.source
 FROM customers c CROSS JOIN LATERAL ledger.get_balance(c.user_id) b WHERE c.name <> 'Ada' ORDER BY 1;
-\echo '   Each deposits 10.'
+\echo '   The backfill opens everybody else, beside whoever writes. Each of the two deposits 10.'
+CALL ledger.backfill();
+SELECT status, percent, opened, already, findings FROM ledger.backfill_progress;
+SELECT opened FROM ledger.backfill_progress \gset
+CALL expect('customers opened by the backfill', :opened::bigint, 2::bigint);
 SELECT ledger.credit_user_usdc(:grace, 10, 'card deposit') AS transaction,
 	   ledger.credit_user_usdc(:edsger, 10, 'card deposit') AS transaction;
 SELECT * FROM side_by_side WHERE name <> 'Ada' ORDER BY 1, 2;
@@ -121,6 +146,12 @@ FROM ledger.user_history(:ada);
 SELECT usdc_balance, buying_power, pending_investment, total_value, source FROM ledger.get_balance(:ada);
 
 \echo
+\echo '    Week 2: from the ledger. Weeks pass by a test clock, which is for rehearsals only: it is logged, warns, and readiness() shows it.'
+SELECT ledger.set_test_clock('7 days', 'the demo: week 2') \g /dev/null
+SELECT * FROM ledger.configure(balance_source => 'ledger', reason => 'week 2');
+SELECT usdc_balance, buying_power, pending_investment, total_value, source FROM ledger.get_balance(:ada);
+
+\echo
 \echo '11. An old code path writes balances directly: a bonus that no ledger knows.'
 UPDATE balances SET pending_deposits = pending_deposits + 5 WHERE user_id = :ada;
 SELECT * FROM side_by_side WHERE name = 'Ada';
@@ -136,10 +167,17 @@ FROM ledger.reconcile() r JOIN customers c USING (user_id);
 SELECT count(*) AS found, sum(difference) AS difference FROM ledger.reconcile() \gset
 CALL expect('customers that differ', :found::bigint, 1::bigint);
 CALL expect('what they differ by', :difference::numeric, -5::numeric);
+\echo '    Why? The run is recorded, and the cause has a name.'
+CALL ledger.run_reconciliation();
+SELECT legacy_column, difference, cause, detail FROM ledger.explain_discrepancy(:ada);
+SELECT cause FROM ledger.explain_discrepancy(:ada) \gset
+CALL expect('the cause', :'cause', 'outside_write'::text);
 
 \echo
-\echo '13. Strict mode turns the same read into an error.'
-SELECT * FROM ledger.configure(strict_mode => true, balance_source => 'ledger', reason => 'week 3');
+\echo '13. Week 3: strict mode turns the same read into an error.'
+CALL wait_for('the evidence', :'evidence_stored');
+SELECT ledger.set_test_clock('14 days', 'the demo: week 3') \g /dev/null
+SELECT * FROM ledger.configure(strict_mode => true, reason => 'week 3');
 \set ON_ERROR_STOP off
 SELECT usdc_balance FROM ledger.get_balance(:ada);
 \set refused :SQLSTATE
@@ -157,7 +195,7 @@ SELECT count(*) AS found FROM ledger.reconcile() \gset
 CALL expect('customers that differ', :found::bigint, 0::bigint);
 
 \echo
-\echo '15. Reads come from the ledger now.'
+\echo '15. Everybody, from the ledger.'
 SELECT c.name, b.usdc_balance, b.buying_power, b.pending_investment, b.total_value, b.source
 FROM customers c CROSS JOIN LATERAL ledger.get_balance(c.user_id) b ORDER BY c.name;
 CALL expect('Ada''s total', (ledger.get_balance(:ada)).total_value, 390.25);
@@ -180,5 +218,69 @@ GROUP BY a.currency ORDER BY a.currency;
 SELECT check_name, passed FROM ledger.verify();
 SELECT count(*) AS failed FROM ledger.verify() WHERE NOT passed \gset
 CALL expect('checks that failed', :failed::bigint, 0::bigint);
+
+\echo
+\echo '18. Week 4: customers have read their balances all the time, nobody wrote the table by himself, a full reconciliation was clean.'
+CALL wait_for('the evidence', :'evidence_stored');
+SELECT ledger.set_test_clock('28 days', 'the demo: week 4') \g /dev/null
+SELECT count((ledger.get_balance(user_id)).total_value) AS reads FROM customers, generate_series(1, 1000);
+CALL ledger.run_reconciliation();
+CALL wait_for('the gates', :'reads_stored');
+SELECT gate, required, passed FROM ledger.readiness();
+SELECT count(*) AS closed FROM ledger.readiness() WHERE NOT passed \gset
+CALL expect('closed gates', :closed::bigint, 0::bigint);
+
+\echo
+\echo '19. The cut-over, first as a rehearsal: the real locks, switch and check, rolled back.'
+CALL ledger.cut_over(dry_run => true);
+SELECT locked, users_different, round(lock_wait_ms::numeric, 1) AS lock_wait_ms, round(held_ms::numeric, 1) AS held_ms,
+	   round(predicted_stall_ms::numeric, 1) AS predicted_stall_ms, blockers
+FROM ledger.cut_over_rehearsals;
+CALL ledger.cut_over(reason => 'week 4');
+SELECT state, shadow_mode, strict_mode, balance_source, next_step, undo FROM ledger.migration_status();
+\echo '    The old code path is refused from now on; the ledger goes on writing the table, as the way back.'
+\set ON_ERROR_STOP off
+UPDATE balances SET pending_deposits = pending_deposits + 5 WHERE user_id = :ada;
+\set refused :SQLSTATE
+\set ON_ERROR_STOP on
+CALL expect('a write of the old code', :'refused', 'LG005'::text);
+SELECT ledger.credit_user_usdc(:ada, 20, 'card deposit') AS deposit \gset
+SELECT * FROM side_by_side WHERE name = 'Ada';
+
+\echo
+\echo '20. Back, in one call: reads come from the table again, and not a cent is lost.'
+CALL ledger.roll_back('the demo');
+SELECT state, shadow_mode, strict_mode, balance_source, next_step FROM ledger.migration_status();
+SELECT usdc_balance, buying_power, total_value, source FROM ledger.get_balance(:ada);
+SELECT count(*) AS found FROM ledger.reconcile() \gset
+CALL expect('customers that differ', :found::bigint, 0::bigint);
+CALL expect('Ada''s total', (ledger.get_balance(:ada)).total_value, 410.25);
+
+\echo
+\echo '21. Forward again: the gates count anew, so it takes another week.'
+SELECT * FROM ledger.configure(strict_mode => true, balance_source => 'ledger', reason => 'forward again');
+SELECT gate, required FROM ledger.readiness() WHERE NOT passed;
+CALL wait_for('the evidence', :'evidence_stored');
+SELECT ledger.set_test_clock('36 days', 'the demo: week 5') \g /dev/null
+SELECT count((ledger.get_balance(user_id)).total_value) AS reads FROM customers, generate_series(1, 1000);
+CALL ledger.run_reconciliation();
+CALL wait_for('the gates', :'reads_stored');
+CALL ledger.cut_over(reason => 'week 5');
+
+\echo
+\echo '22. A week later the table is retired: it is kept under another name, and nobody writes it any more.'
+SELECT ledger.set_test_clock('44 days', 'the demo: week 6') \g /dev/null
+CALL ledger.run_reconciliation();
+CALL ledger.retire_legacy('nobody reads it any more');
+SELECT state, shadow_mode, strict_mode, balance_source, next_step, undo FROM ledger.migration_status();
+SELECT shadow_mode, strict_mode, balance_source, phase, reason FROM ledger.settings_log ORDER BY id;
+SELECT ledger.debit_user_usdc(:ada, 10.25, 'to her wallet') AS withdrawal \gset
+SELECT c.name, b.usdc_balance, b.buying_power, b.total_value, b.source
+FROM customers c CROSS JOIN LATERAL ledger.get_balance(c.user_id) b ORDER BY c.name;
+CALL expect('Ada''s total', (ledger.get_balance(:ada)).total_value, 400.00);
+SELECT count(*) AS failed FROM ledger.verify() WHERE NOT passed \gset
+CALL expect('checks that failed', :failed::bigint, 0::bigint);
+SELECT state FROM ledger.migration_status() \gset
+CALL expect('where it ends', :'state', 'retired'::text);
 \echo
 \echo 'The story holds.'
