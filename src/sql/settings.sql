@@ -10,7 +10,7 @@
 CREATE FUNCTION ledger.clock() RETURNS timestamptz
 	AS 'MODULE_PATHNAME', 'ledger_clock_now' LANGUAGE C VOLATILE PARALLEL SAFE SECURITY INVOKER;
 REVOKE ALL ON FUNCTION ledger.clock() FROM PUBLIC;
-COMMENT ON FUNCTION ledger.clock() IS 'Internal: the time by which the migration goes: clock_timestamp(), shifted by the test clock if there is one.';
+COMMENT ON FUNCTION ledger.clock() IS 'The time by which the migration goes: clock_timestamp(), shifted by the test clock if there is one.';
 
 CREATE TABLE ledger.settings (
 	"only" boolean PRIMARY KEY DEFAULT true CHECK ("only"),
