@@ -110,6 +110,7 @@ CALL ledger.retire_legacy('the old code is gone');
 SELECT * FROM now;
 SELECT old_name, regexp_replace(new_name, '\d+', 'today') AS new_name, reason, restored_at, dropped_at FROM ledger.retirements;
 SELECT to_regclass('public.balances') IS NULL AS gone, (SELECT count(*) FROM pg_class WHERE relname LIKE 'balances_retired_%' AND relkind = 'r') AS kept;
+CALL ledger.backfill();
 SELECT ledger.credit_user_usdc(:alice, 7, 'nobody mirrors it') > 0 AS posted;
 SELECT ledger.debit_user_usdc(:bob, 4, 'nor this') > 0 AS posted;
 SELECT ledger.credit_user_usdc('00000000-0000-4000-8000-00000000000e', 9, 'new') > 0 AS posted;
@@ -160,6 +161,7 @@ SELECT shadow_mode, balance_source FROM ledger.configure(shadow_mode => false, r
 SELECT * FROM now;
 SELECT raises($$SELECT ledger.credit_user_usdc('00000000-0000-4000-8000-00000000000a', 1, 'refused')$$);
 SELECT raises($$SELECT ledger.fund_broker(1)$$);
+CALL ledger.backfill();
 SELECT raises($$INSERT INTO ledger.inbox (type, amount, debit_type, credit_type) VALUES ('x', 1, 'system_buffer_usdc', 'house_equity')$$);
 UPDATE public.balances SET pending_deposits = pending_deposits - 5, buying_power = buying_power + 5 WHERE user_id = :alice;
 INSERT INTO public.balances (user_id, pending_deposits) VALUES ('00000000-0000-4000-8000-00000000000f', 77);
