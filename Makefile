@@ -26,7 +26,7 @@ OBJS := $(sources:%.c=src/%.o)
 # The install script is these parts in this order.
 SQL_PARTS = types settings accounts journal reservations operations balance \
 	legacy mapping attach capture backfill reconcile repair explain \
-	batch evidence stats migration samples guard verify metrics alerts broker access
+	batch evidence stats migration samples report guard verify metrics alerts broker access
 DATA_built = ledger--1.0.sql
 DATA = src/reconcile.psql
 

@@ -41,7 +41,7 @@ AS $$
 			'cancel_reconciliation', 'ignore_discrepancy', 'unignore_discrepancy', 'reconciliation_csv', 'reconciliation_json',
 			'reconcile', 'run_reconciliation', 'repair', 'repair_user', 'undo_repair', 'verify', 'legacy_preflight',
 			'explain_discrepancy',
-			'evidence_status', 'read_latency', 'readiness', 'migration_status', 'is_copy', 'clock', 'backfill_pid']),
+			'evidence_status', 'read_latency', 'readiness', 'migration_status', 'is_copy', 'clock', 'backfill_pid', 'report_html']),
 		('operator', 'relation', 'SELECT', ARRAY[
 			'reconciliation_findings', 'reconciliation_users', 'reconciliation_progress', 'ignore_rules',
 			'account_stripes', 'settings', 'settings_log', 'account_status_log', 'reconciliation_runs', 'legacy_mappings',
@@ -93,6 +93,10 @@ AS $$
 			'evidence_settle', 'evidence_trim', 'worker_expire',
 			'read_timings_store', 'read_timings_trim',
 			'discrepancy_opened', 'discrepancy_changed', 'write_counts', 'write_success', 'samples_store', 'gates_store',
+			'report_text', 'report_number', 'report_amount', 'report_ms', 'report_time', 'report_user', 'report_table',
+			'report_section', 'report_badge', 'report_histogram', 'report_facts', 'report_changes', 'report_state', 'report_tiles',
+			'report_gates', 'report_discrepancies', 'report_runs', 'report_suspense', 'report_worker', 'report_bins', 'report_axis',
+			'report_chart', 'report_postings', 'report_operations', 'report_reads', 'report_style', 'report_head', 'report_page',
 			'explain_postings', 'explain_assignment', 'explain_writes', 'explain_repairs', 'explain_findings', 'explain_capture',
 			'repair_undone', 'explain_write_at', 'explain_other_write', 'explain_other_posting',
 			'verify_accounts', 'verify_journal', 'verify_reservations', 'verify_catalog', 'verify_legacy'])
