@@ -373,28 +373,30 @@ COMMENT ON FUNCTION ledger.report_worker() IS 'Internal: part of the page.';
 /*
  * Ids are nearly in the order of time: of a journal of any size only its
  * newest rows are read, backwards by its primary key. The first bar of what
- * was cut off is not whole and left out.
+ * was cut off is not whole and left out, unless it is all there is.
  */
 CREATE FUNCTION ledger.report_bins(max_rows int, now timestamptz)
 	RETURNS TABLE (start timestamptz, width interval, type text, count bigint, is_cut boolean)
 	LANGUAGE sql STABLE PARALLEL RESTRICTED SECURITY INVOKER
-	SET search_path = pg_catalog, pg_temp
+	SET search_path = pg_catalog, pg_temp SET enable_seqscan = off
 AS $$
 	WITH row AS MATERIALIZED (
 		SELECT j.created_at, j.type FROM ledger.journal j ORDER BY j.transaction_id DESC, j.ordinal DESC LIMIT max_rows
 	), span AS (
-		SELECT GREATEST(min(r.created_at), report_bins.now - interval '14 days') AS since,
+		SELECT GREATEST(min(r.created_at), report_bins.now - interval '14 days') AS since, max(r.created_at) AS until,
 			count(*) = max_rows AND min(r.created_at) > report_bins.now - interval '14 days' AS is_cut
 		FROM row r
 	), width AS (
 		SELECT s.*, (SELECT min(w) FROM unnest(ARRAY['1 second', '10 seconds', '1 minute', '10 minutes', '1 hour', '6 hours']::interval[]) w
 			WHERE report_bins.now - s.since <= 58 * w OR w = '6 hours') AS width
 		FROM span s
+	), whole AS MATERIALIZED (
+		SELECT w.*, CASE WHEN w.is_cut AND w.until >= b.second THEN b.second ELSE w.since END AS first
+		FROM width w, LATERAL (SELECT date_bin(w.width, w.since, timestamptz '2000-01-01 00:00:00+00') + w.width AS second) b
 	)
 	SELECT date_bin(w.width, r.created_at, timestamptz '2000-01-01 00:00:00+00') AS start, w.width, r.type, count(*), w.is_cut
-	FROM row r, width w
-	WHERE r.type IS NOT NULL AND r.created_at >= CASE WHEN w.is_cut AND report_bins.now - w.since > w.width
-		THEN date_bin(w.width, w.since, timestamptz '2000-01-01 00:00:00+00') + w.width ELSE w.since END
+	FROM row r, whole w
+	WHERE r.type IS NOT NULL AND r.created_at >= w.first
 	GROUP BY 1, 2, 3, 5
 $$;
 REVOKE ALL ON FUNCTION ledger.report_bins(int, timestamptz) FROM PUBLIC;
@@ -644,9 +646,11 @@ $$;
 REVOKE ALL ON FUNCTION ledger.report_head() FROM PUBLIC;
 COMMENT ON FUNCTION ledger.report_head() IS 'Internal: part of the page.';
 
+/* The journal may be large: what can be looked up is not searched for. */
 CREATE FUNCTION ledger.report_page(shows_users boolean) RETURNS text
 	LANGUAGE plpgsql STABLE PARALLEL RESTRICTED SECURITY INVOKER
 	SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' SET datestyle = 'ISO' SET intervalstyle = 'postgres'
+	SET enable_seqscan = off SET jit = off
 AS $$
 DECLARE
 	gates ledger.gate[] := ARRAY(SELECT ROW(r.*)::ledger.gate FROM ledger.readiness() r);
