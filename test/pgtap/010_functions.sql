@@ -76,6 +76,7 @@ INSERT INTO public.expected VALUES
 	('migration_status', '', 'SETOF state text, since timestamp with time zone, shadow_mode boolean, strict_mode boolean, balance_source text, phase text, next_step text, undo text', 'stable'),
 	('resume', 'reason text', 'void', 'volatile'),
 	('is_copy', '', 'boolean', 'stable'),
+	('report_html', '', 'text', 'stable'),
 	('set_test_clock', 'shift interval, reason text', 'void', 'volatile'),
 	('clock', '', 'timestamp with time zone', 'volatile'),
 	('verify', '', 'SETOF check_name text, passed boolean, detail text', 'stable'),

@@ -64,6 +64,7 @@ my @reads = (
 	q{SELECT * FROM ledger.reconcile(scope => 'incremental')},
 	'SELECT gate, passed FROM ledger.readiness()',
 	'SELECT * FROM ledger.migration_status()',
+	q{SELECT regexp_matches(ledger.report_html(), '<h2>[^<]*</h2>', 'g')},
 	'SELECT * FROM ledger.verify()',
 	"SELECT * FROM ledger.legacy_preflight('public.balances')",
 	(map { "SELECT t.* FROM ledger.$_ t ORDER BY t::text" }

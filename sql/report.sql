@@ -1,0 +1,159 @@
+--
+-- The page of report_html(): well-formed, without a script, with each value
+-- escaped; what it shows in each state and to whom. test/t/060_report.pl has
+-- a standby, a server without the library preloaded, and a browser.
+--
+\set ECHO none
+\getenv srcdir PG_ABS_SRCDIR
+\set database regress_ledger_report
+\set setup :srcdir '/test/lib/shadow.sql'
+\i :setup
+SET client_min_messages = warning;
+DROP ROLE IF EXISTS regress_ledger_report_operator, regress_ledger_report_only, regress_ledger_report_reader;
+CREATE ROLE regress_ledger_report_operator;
+CREATE ROLE regress_ledger_report_only;
+CREATE ROLE regress_ledger_report_reader;
+RESET client_min_messages;
+-- texts of the page's nodes, of the parsed page
+CREATE FUNCTION public.nodes(path text, page text DEFAULT ledger.report_html()) RETURNS SETOF text LANGUAGE sql AS $$
+	SELECT n::text FROM unnest(xpath(path, xmlparse(DOCUMENT page), '{{h,http://www.w3.org/1999/xhtml}}')) n
+$$;
+-- the cells of a section's first table, a row a line
+CREATE FUNCTION public.cells(section text, columns text[], page text DEFAULT ledger.report_html()) RETURNS SETOF text LANGUAGE sql AS $$
+	SELECT (SELECT string_agg(array_to_string(xpath(format('//*[@data-label="%s"]//text()', c), r), ' '), '|' ORDER BY n)
+		FROM unnest(columns) WITH ORDINALITY AS u (c, n))
+	FROM unnest(xpath(format('(//h:section[@id="%s"]//h:table)[1]/h:tbody/h:tr', section), xmlparse(DOCUMENT page), '{{h,http://www.w3.org/1999/xhtml}}')) r
+$$;
+CREATE FUNCTION public.facts(section text, page text DEFAULT ledger.report_html()) RETURNS SETOF text LANGUAGE sql AS $$
+	SELECT format('%s: %s', (xpath('//*[local-name() = "dt"]/text()', d))[1], (xpath('//*[local-name() = "dd"]//text()', d))[1])
+	FROM unnest(xpath(format('//h:section[@id="%s"]/h:dl/h:div', section), xmlparse(DOCUMENT page), '{{h,http://www.w3.org/1999/xhtml}}')) d
+$$;
+\set ECHO all
+
+-- values: amounts with all their digits, times to three
+SELECT ledger.report_number(n) FROM unnest('{0,-1,999,1000,-1234567.8901,12345678901234567890.123456789012345678,NaN,-Infinity}'::numeric[]) n;
+SELECT ledger.report_amount(n) FROM unnest('{0,1.500,-1000.000000000000000001}'::numeric[]) n;
+SELECT ledger.report_ms(n) FROM unnest('{0,0.001024,0.0123456,0.999,1,12.345,123.45,137438.95}'::float8[]) n;
+SELECT ledger.report_axis(n) FROM unnest('{0,1,2,3,10,11,4999,5001}'::bigint[]) n;
+SELECT ledger.report_text(t) FROM unnest(ARRAY['<script>alert("x")</script>', 'a & b''s &amp;', E'tab\tline\nbell\x07', chr(233) || chr(8364) || chr(128512) || chr(65534) || chr(133), '']) t;
+
+-- a new ledger
+SELECT id FROM public.nodes('//h:section/@id') id;
+SELECT state FROM public.nodes('//h:li[@class="now"]/h:b/text()') state;
+SELECT t FROM public.nodes('//h:p[@class="empty"]/text()') t;
+SELECT f FROM public.facts('state') f;
+-- no script, no link, nothing to load, no attribute that runs; ASCII alone
+SELECT count(*) FROM public.nodes('//h:script | //h:link | //h:img | //h:iframe | //@src | //@href | //@*[starts-with(name(), "on")]');
+SELECT ledger.report_html() ~ 'url\(|@import|http:(?!//www.w3.org/1999/xhtml)|https:' AS loads, ledger.report_html() ~ '[^ -~\n]' AS not_ascii;
+
+-- through the states
+CREATE FUNCTION public.state() RETURNS text LANGUAGE sql AS $$
+	SELECT concat_ws(' ', (SELECT string_agg(n, ' ') FROM public.nodes('//h:li[@class="now"]/h:b/text()') n),
+		(SELECT string_agg(n, ' ') FROM public.nodes('//h:section[@id="state"]/h:p[h:span]//text()') n), '- gates in sight:',
+		(SELECT count(*) FROM public.nodes('//h:section[@id="gates"]/h:div')), (SELECT count(*) FROM public.nodes('//h:div[h:h2 = "Gates open"]')))
+$$;
+SELECT public.state();
+SELECT passed FROM ledger.attach_legacy() WHERE check_name = 'attached';
+SELECT public.state();
+SELECT shadow_mode FROM ledger.configure(shadow_mode => true, balance_source => 'legacy', reason => '<b onclick="x">week</b> & ''1''');
+SELECT public.state();
+SELECT balance_source FROM ledger.configure(balance_source => 'ledger');
+SELECT public.state();
+SELECT count(ledger.credit_user_usdc(u, 10, 'opens')) FROM unnest(ARRAY[:alice, :bob, :carol]::uuid[]) u;
+SELECT strict_mode FROM ledger.configure(strict_mode => true);
+SELECT public.state();
+SET client_min_messages = error;
+CALL ledger.cut_over(force => true, reason => 'a test');
+RESET client_min_messages;
+SELECT public.state();
+SET client_min_messages = error;
+CALL ledger.roll_back('a test');
+RESET client_min_messages;
+SELECT public.state();
+SELECT r FROM public.cells('state', ARRAY['Shadow', 'Strict', 'Source', 'Phase', 'Reason']) r;
+SELECT ledger.configure(shadow_mode => false);
+SELECT public.state();
+SELECT ledger.configure(shadow_mode => true);
+
+-- gates are those of readiness(), the closed ones first
+SELECT count(*) FROM (
+	SELECT r FROM public.cells('gates', ARRAY['', 'Gate', 'Required', 'Observed']) r
+	EXCEPT
+	SELECT concat_ws('|', CASE WHEN passed THEN E'\u2713 open' ELSE E'\u2717 closed' END, gate, required, observed) FROM ledger.readiness()
+		WHERE gate NOT IN ('worker', 'shadow_mode')) d WHERE d.r !~ '\|(worker|shadow_mode)\|';
+SELECT count(*) FROM public.cells('gates', ARRAY['Gate']);
+
+-- what differs, the largest first; a note with anything in it
+SET client_min_messages = error;
+UPDATE public.balances SET buying_power = buying_power + 12345.6 WHERE user_id = :bob;
+UPDATE public.balances SET pending_deposits = pending_deposits - 1 WHERE user_id = :alice;
+CALL ledger.run_reconciliation();
+INSERT INTO ledger.discrepancy_rows (mapping_id, user_id, legacy_column, cause, source, ledger_value, legacy_value, error_code, note, count)
+	VALUES (1, NULL, '"odd" <col>', 'refused_write', 'capture', NULL, 'NaN', 'LG005', 'by </td><script>alert(''1'')</script> of "app" & co', 1234567);
+RESET client_min_messages;
+SELECT r FROM public.cells('discrepancies', ARRAY['User', 'Column', 'Ledger', 'Legacy', 'Difference', 'Cause', 'Found by', 'Count', 'Note']) r;
+SELECT count(*) FROM public.nodes('//h:script');
+SELECT r FROM public.cells('reconciliations', ARRAY['Run', 'Scope', 'Result', 'Users compared', 'Differences', 'Sum of differences']) r;
+SELECT public.nodes('//h:div[h:h2 = "Open discrepancies"]//text()');
+-- no more than it is told
+SELECT count(*) FROM public.nodes('//*[local-name() = "tr"]', ledger.report_discrepancies(true, 1));
+
+-- suspense
+SELECT ledger.configure_capture('public.balances', 'post', 'a test');
+UPDATE public.balances SET buying_power = buying_power + 5.25 WHERE user_id = :carol;
+SELECT r FROM public.cells('suspense', ARRAY['Type', 'User', 'Account', 'To settle', 'Currency']) r;
+
+-- transactions by time: those of the newest rows alone
+SELECT r FROM public.cells('postings', ARRAY['Type', 'Transactions']) r;
+SELECT count(*) FROM ledger.transactions;
+SELECT sum(count), bool_or(is_cut) AS is_cut FROM ledger.report_bins(100000, clock_timestamp());
+SELECT sum(count), bool_or(is_cut) AS is_cut FROM ledger.report_bins(3, clock_timestamp());
+SELECT sum(count) FROM ledger.report_bins(100000, clock_timestamp() + interval '15 days');
+-- whatever the span, there are not too many bars, and all is in them
+SELECT s, (SELECT count(*) FROM public.nodes('//*[local-name() = "rect"]', ledger.report_chart(
+		ARRAY[now() - s, now()], ARRAY[1, 5], w, now()))) AS bars
+FROM (VALUES ('40 seconds'::interval, '1 second'::interval), ('5 minutes', '10 seconds'), ('14 days', '6 hours')) v (s, w);
+-- through the primary key: 100000 rows of the journal at most are read
+SELECT proconfig FROM pg_proc WHERE oid = 'ledger.report_bins'::regproc;
+SET enable_seqscan = off;
+EXPLAIN (COSTS OFF) SELECT j.created_at, j.type FROM ledger.journal j ORDER BY j.transaction_id DESC, j.ordinal DESC LIMIT 100000;
+RESET enable_seqscan;
+
+-- to whom: an operator; who has EXECUTE on it alone; who may read balances too
+SELECT ledger.grant_access('regress_ledger_report_operator', 'operator');
+GRANT USAGE ON SCHEMA ledger TO regress_ledger_report_only, regress_ledger_report_reader;
+CREATE FUNCTION public.page() RETURNS text LANGUAGE sql AS 'SELECT ledger.report_html()';
+SET ROLE regress_ledger_report_only;
+SELECT public.page();
+SELECT ledger.report_page(true);
+RESET ROLE;
+GRANT EXECUTE ON FUNCTION ledger.report_html() TO regress_ledger_report_only, regress_ledger_report_reader;
+GRANT EXECUTE ON FUNCTION ledger.get_account_balance(uuid, text) TO regress_ledger_report_reader;
+CREATE VIEW public.told AS
+	SELECT p ~ '00000000-0000-4000-8000-' AS users, p ~ '12,345.60' AS amounts, p ~ '&lt;script&gt;' AS notes, p ~ 'hidden' AS hidden
+	FROM public.page() p;
+GRANT SELECT ON public.told TO PUBLIC;
+ALTER VIEW public.told SET (security_invoker = true);
+SET ROLE regress_ledger_report_operator;
+SELECT * FROM public.told;
+SELECT ledger.report_page(true);
+SET ROLE regress_ledger_report_only;
+SELECT * FROM public.told;
+SET ROLE regress_ledger_report_reader;
+SELECT * FROM public.told;
+RESET ROLE;
+
+-- it writes nothing, and is the same whatever the session has set
+BEGIN READ ONLY;
+SET LOCAL timezone = 'Asia/Kathmandu';
+SET LOCAL datestyle = 'German';
+SET LOCAL search_path = public;
+SET LOCAL xmlbinary = 'hex';
+SELECT string_agg(n, ',' ORDER BY n) FROM public.nodes('//h:section/@id') n;
+SELECT count(*) FROM public.nodes('//*[text()[contains(., ".11.") or contains(., "+05:45")]]');
+COMMIT;
+
+\set ECHO none
+\c contrib_regression
+DROP DATABASE :database;
+DROP ROLE regress_ledger_report_operator, regress_ledger_report_only, regress_ledger_report_reader;
