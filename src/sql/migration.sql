@@ -587,7 +587,7 @@ AS $$
 	FROM named n JOIN (VALUES
 		('fresh', 'SELECT * FROM ledger.attach_legacy()', NULL),
 		('attached', 'CALL ledger.backfill(), then SELECT ledger.configure(shadow_mode => true, balance_source => ''legacy'')', 'SELECT ledger.detach_legacy(legacy)'),
-		('shadow', 'SELECT ledger.configure(balance_source => ''ledger'')', 'SELECT ledger.configure(shadow_mode => false, balance_source => ''ledger'')'),
+		('shadow', 'SELECT ledger.configure(balance_source => ''ledger'')', 'SELECT ledger.configure(shadow_mode => false, balance_source => ''legacy'')'),
 		('shadow_reads', 'SELECT ledger.configure(strict_mode => true)', 'SELECT ledger.configure(balance_source => ''legacy'')'),
 		('strict', 'CALL ledger.cut_over(), when readiness() has no closed gate', 'SELECT ledger.configure(strict_mode => false)'),
 		('cut_over', 'CALL ledger.retire_legacy(reason), after seven days', 'CALL ledger.roll_back(reason)'),
