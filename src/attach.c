@@ -16,6 +16,7 @@
 #include "executor/spi.h"
 #include "funcapi.h"
 #include "miscadmin.h"
+#include "storage/lmgr.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/inval.h"
@@ -180,6 +181,15 @@ ledger_configure_capture(PG_FUNCTION_ARGS)
 	PG_RETURN_VOID();
 }
 
+static void
+raise_no_table(Oid relid)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_UNDEFINED_TABLE),
+			 errmsg("there is no table with the OID %u", relid),
+			 errhint("Pass the name of a table.")));
+}
+
 /*
  * Counts rows as the table's owner: the caller is the extension's owner, and
  * what runs on the table must not run with his rights.
@@ -191,13 +201,18 @@ ledger_legacy_count(PG_FUNCTION_ARGS)
 {
 	Oid			relid = PG_GETARG_OID(0);
 	char	   *condition = text_to_cstring(PG_GETARG_TEXT_PP(1));
-	char	   *name = quote_qualified_identifier(get_namespace_name(get_rel_namespace(relid)),
-												  get_rel_name(relid));
+	char	   *name;
 	OwnerContext saved;
 	bool		isnull;
 	int64		count;
 
-	ledger_become(&saved, ledger_table_owner(relid));
+	/* whoever drops or renames it meanwhile waits */
+	LockRelationOid(relid, AccessShareLock);
+	if (get_rel_name(relid) == NULL)
+		raise_no_table(relid);
+	name = quote_qualified_identifier(get_namespace_name(get_rel_namespace(relid)),
+									  get_rel_name(relid));
+	ledger_become_reader(&saved, ledger_table_owner(relid), "pg_catalog, pg_temp");
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
 	if (SPI_execute(psprintf("SELECT pg_catalog.count(*) FROM %s%s AS t WHERE %s",
@@ -236,10 +251,7 @@ ledger_legacy_lock(PG_FUNCTION_ARGS)
 		ledger_settings_lock_exclusive(PG_GETARG_INT64(1), relid);
 	/* it may have been dropped while we waited */
 	if (!SearchSysCacheExists1(RELOID, ObjectIdGetDatum(relid)))
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_TABLE),
-				 errmsg("there is no table with the OID %u", relid),
-				 errhint("Pass the name of a table.")));
+		raise_no_table(relid);
 	PG_RETURN_VOID();
 }
 

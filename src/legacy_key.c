@@ -22,6 +22,7 @@
 #include "utils/typcache.h"
 
 #include "legacy.h"
+#include "legacy_sql.h"
 
 /* ---- integers ------------------------------------------------------------------------ */
 
@@ -225,17 +226,17 @@ call_as_owner(const LegacyTable *table, Oid function, Datum arg, Datum *result)
 {
 	LOCAL_FCINFO(fcinfo, 1);
 	FmgrInfo	flinfo;
-	Oid			user;
-	int			security;
+	char	   *search_path = ledger_legacy_search_path(table);
+	OwnerContext saved;
 
-	GetUserIdAndSecContext(&user, &security);
-	SetUserIdAndSecContext(table->owner, security | SECURITY_LOCAL_USERID_CHANGE);
+	ledger_become_reader(&saved, table->owner, search_path);
+	pfree(search_path);
 	fmgr_info(function, &flinfo);
 	InitFunctionCallInfoData(*fcinfo, &flinfo, 1, get_typcollation(table->key_type), NULL, NULL);
 	fcinfo->args[0].value = arg;
 	fcinfo->args[0].isnull = false;
 	*result = FunctionCallInvoke(fcinfo);
-	SetUserIdAndSecContext(user, security);
+	ledger_unbecome(&saved);
 	return !fcinfo->isnull;
 }
 

@@ -58,11 +58,15 @@ static HTAB *plans = NULL;
 /* ---- plans --------------------------------------------------------------------- */
 
 void
-ledger_row_become_owner(const LegacyTable *table, Oid *user, int *security)
+ledger_row_become_owner(const LegacyTable *table, LegacyPlan kind, OwnerContext *saved)
 {
-	GetUserIdAndSecContext(user, security);
-	SetUserIdAndSecContext(table->owner, *security | SECURITY_LOCAL_USERID_CHANGE |
-						   SECURITY_NOFORCE_RLS);
+	char	   *search_path = ledger_legacy_search_path(table);
+
+	if (kind == PLAN_ADD || kind == PLAN_SET || kind == PLAN_INSERT)
+		ledger_become_writer(saved, table->owner, search_path);
+	else
+		ledger_become_reader(saved, table->owner, search_path);
+	pfree(search_path);
 }
 
 static PlanEntry *
@@ -212,8 +216,7 @@ execute(LegacyTable *table, LegacyPlan kind, uint32 mask, const pg_uuid_t *user_
 	MemoryContext context = CurrentMemoryContext;
 	Datum		values[LEDGER_MAX_LEGACY_COLUMNS + 1];
 	char		nulls[LEDGER_MAX_LEGACY_COLUMNS + 1];
-	Oid			user;
-	int			security;
+	OwnerContext saved;
 	int			result;
 	uint32		groups = 0;
 
@@ -230,9 +233,9 @@ execute(LegacyTable *table, LegacyPlan kind, uint32 mask, const pg_uuid_t *user_
 	}
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
-	ledger_row_become_owner(table, &user, &security);
+	ledger_row_become_owner(table, kind, &saved);
 	result = SPI_execute_plan(ledger_row_plan(table, kind, mask), values, nulls, kind == PLAN_FETCH, 0);
-	SetUserIdAndSecContext(user, security);
+	ledger_unbecome(&saved);
 	if (result < 0)
 		elog(ERROR, "SPI_execute_plan failed: %s", SPI_result_code_string(result));
 	for (uint64 i = 0; i < SPI_processed; i++)

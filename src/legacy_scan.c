@@ -37,17 +37,16 @@ ledger_legacy_scan(LegacyTable *table, const pg_uuid_t *from, const pg_uuid_t *t
 {
 	LegacyScan *scan = palloc0(sizeof(LegacyScan));
 	Datum		values[2];
-	Oid			user;
-	int			security;
+	OwnerContext saved;
 
 	table = ledger_row_lock_table(table, AccessShareLock);
 	scan->table = table;
 	scan->row = AllocSetContextCreate(CurrentMemoryContext, "ledger legacy scan",
 									  ALLOCSET_SMALL_SIZES);
 	ledger_legacy_key_range(table, from, to, values);
-	ledger_row_become_owner(table, &user, &security);
+	ledger_row_become_owner(table, PLAN_SCAN, &saved);
 	scan->portal = SPI_cursor_open(NULL, ledger_row_plan(table, PLAN_SCAN, 0), values, NULL, true);
-	SetUserIdAndSecContext(user, security);
+	ledger_unbecome(&saved);
 	return scan;
 }
 
@@ -57,14 +56,13 @@ peek(LegacyScan *scan)
 {
 	if (scan->next == scan->nrows)
 	{
-		Oid			user;
-		int			security;
+		OwnerContext saved;
 
 		if (scan->rows)
 			SPI_freetuptable(scan->rows);
-		ledger_row_become_owner(scan->table, &user, &security);
+		ledger_row_become_owner(scan->table, PLAN_SCAN, &saved);
 		SPI_cursor_fetch(scan->portal, true, SCAN_BATCH);
-		SetUserIdAndSecContext(user, security);
+		ledger_unbecome(&saved);
 		scan->rows = SPI_tuptable;
 		scan->nrows = SPI_processed;
 		scan->next = 0;
@@ -150,13 +148,12 @@ ledger_legacy_end(LegacyScan *scan)
 static void
 run(const LegacyTable *table, LegacyPlan kind, Datum *values, const char *nulls, bool read_only)
 {
-	Oid			user;
-	int			security;
+	OwnerContext saved;
 	int			result;
 
-	ledger_row_become_owner(table, &user, &security);
+	ledger_row_become_owner(table, kind, &saved);
 	result = SPI_execute_plan(ledger_row_plan(table, kind, 0), values, nulls, read_only, 0);
-	SetUserIdAndSecContext(user, security);
+	ledger_unbecome(&saved);
 	if (result != SPI_OK_SELECT)
 		elog(ERROR, "SPI_execute_plan failed: %s", SPI_result_code_string(result));
 }

@@ -252,6 +252,18 @@ append_update(StringInfo sql, const LegacyTable *table, bool add, uint32 mask)
 	append_row(sql, table);
 }
 
+/*
+ * The owner's triggers and functions are not to find what the caller put into a
+ * schema of his own under a name that they use unqualified.
+ */
+char *
+ledger_legacy_search_path(const LegacyTable *table)
+{
+	char	   *schema = get_namespace_name(get_rel_namespace(table->relid));
+
+	return psprintf("%s, pg_temp", schema ? quote_identifier(schema) : "pg_catalog");
+}
+
 char *
 ledger_legacy_sql(const LegacyTable *table, LegacyPlan kind, uint32 mask)
 {

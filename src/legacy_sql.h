@@ -7,6 +7,7 @@
 
 #include "executor/spi.h"
 #include "legacy.h"
+#include "owner.h"
 
 typedef enum LegacyPlan
 {
@@ -23,6 +24,8 @@ typedef enum LegacyPlan
 	PLAN_NO_KEY					/* rows that are nobody's */
 } LegacyPlan;
 
+/* For the owner's code: the schema of the table. */
+extern char *ledger_legacy_search_path(const LegacyTable *table);
 extern char *ledger_legacy_sql(const LegacyTable *table, LegacyPlan kind, uint32 mask);
 
 /* ---- legacy_row.c ------------------------------------------------------------------- */
@@ -34,7 +37,7 @@ extern char *ledger_legacy_sql(const LegacyTable *table, LegacyPlan kind, uint32
 extern LegacyTable *ledger_row_lock_table(LegacyTable *table, LOCKMODE lockmode);
 
 /* Whoever runs a plan is connected to SPI and in the owner's role. */
-extern void ledger_row_become_owner(const LegacyTable *table, Oid *user, int *security);
+extern void ledger_row_become_owner(const LegacyTable *table, LegacyPlan kind, OwnerContext *saved);
 extern SPIPlanPtr ledger_row_plan(const LegacyTable *table, LegacyPlan kind, uint32 mask);
 
 /* Takes the columns of one row of a result, their values copied into the context. */
