@@ -180,8 +180,11 @@ SELECT strict_mode, balance_source FROM ledger.configure(strict_mode => true, ba
 CALL ledger.run_reconciliation();
 CALL ledger.cut_over(force => true, reason => 'for good');
 SELECT ledger.set_test_clock('30 days', 'later');
+-- a name of 21 characters, of three bytes each
+ALTER TABLE public.balances RENAME TO U&"\65E5\65E5\65E5\65E5\65E5\65E5\65E5\65E5\65E5\65E5\65E5\65E5\65E5\65E5\65E5\65E5\65E5\65E5\65E5\65E5\65E5";
 CALL ledger.run_reconciliation();
 CALL ledger.retire_legacy('for good');
+SELECT length(new_name), octet_length(new_name) FROM ledger.retirements ORDER BY id DESC LIMIT 1;
 SELECT ledger.set_test_clock('121 days', 'ninety days later');
 CREATE ROLE regress_ledger_admin;
 SELECT ledger.grant_access('regress_ledger_admin', 'admin');

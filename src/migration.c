@@ -8,10 +8,13 @@
  * in flight lands after the change; looks under them at the users who have
  * changed since everybody was last compared; changes the settings; commits.
  *
- * What changed is found by marks: an id of the sequence and a snapshot taken
- * after it. Whatever a mark's snapshot did not see has a later id than any
- * mark whose snapshot ends where this one begins. The two marks that the last
- * check goes by are made just before the locks, so that little is left for it.
+ * What changed is found by marks: an id of the sequence and a snapshot. An id
+ * is taken by a transaction that has an xid; so when an id is read, and then
+ * an xid is assigned, that is above those of all who took ids up to it, and
+ * whatever a snapshot that begins at or above it did not see has a later id.
+ * (The end of a snapshot would not do: xids that are assigned may be above
+ * it.) The two marks that the last check goes by are made just before the
+ * locks, so that little is left for it.
  *
  * SQL on our tables runs as the extension's owner, and the log has the caller.
  * Repairs run in the caller's own name, who has the right, one user in a
@@ -166,6 +169,7 @@ typedef struct Mark
 {
 	int64		last_id;
 	Datum		snapshot;		/* pg_snapshot; 0: none, everybody is to be compared */
+	Datum		xact;			/* xid8, of a mark made now */
 } Mark;
 
 typedef struct Check
@@ -178,7 +182,7 @@ typedef struct Check
 static Mark
 read_mark(const char *sql)
 {
-	Mark		mark = {0, (Datum) 0};
+	Mark		mark = {0};
 	bool		isnull;
 
 	if (query(sql, 0, NULL, NULL, NULL))
@@ -189,6 +193,8 @@ read_mark(const char *sql)
 			mark.snapshot = datumCopy(snapshot, false, -1);
 		if (mark.snapshot)
 			mark.last_id = DatumGetInt64(column(1, &isnull));
+		if (mark.snapshot && SPI_tuptable->tupdesc->natts > 2)
+			mark.xact = column(3, &isnull);
 	}
 	return mark;
 }
@@ -214,11 +220,11 @@ check_since(const Mark *mark)
 static bool
 ends_before(const Mark *first, const Mark *second)
 {
-	Oid			types[] = {PG_SNAPSHOTOID, PG_SNAPSHOTOID};
-	Datum		values[] = {first->snapshot, second->snapshot};
+	Oid			types[] = {XID8OID, PG_SNAPSHOTOID};
+	Datum		values[] = {first->xact, second->snapshot};
 	bool		isnull;
 
-	(void) query("SELECT pg_snapshot_xmax($1) <= pg_snapshot_xmin($2)", 2, types, values, NULL);
+	(void) query("SELECT $1 <= pg_snapshot_xmin($2)", 2, types, values, NULL);
 	return DatumGetBool(column(1, &isnull));
 }
 

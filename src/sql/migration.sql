@@ -334,27 +334,27 @@ COMMENT ON FUNCTION ledger.readiness() IS 'Whether the cut-over may come: each g
 
 /* ---- what changed since ---------------------------------------------------------- */
 
-CREATE FUNCTION ledger.migration_mark(OUT last_transaction_id bigint, OUT snapshot pg_snapshot)
+CREATE FUNCTION ledger.migration_mark(OUT last_transaction_id bigint, OUT snapshot pg_snapshot, OUT xact xid8)
 	LANGUAGE sql VOLATILE PARALLEL UNSAFE SECURITY INVOKER
 	SET search_path = pg_catalog, pg_temp
 AS $$
-	SELECT CASE WHEN s.is_called THEN s.last_value ELSE 0 END, pg_current_snapshot() FROM ledger.transaction_id_seq s
+	SELECT CASE WHEN s.is_called THEN s.last_value ELSE 0 END, pg_current_snapshot(), pg_current_xact_id()
+	FROM ledger.transaction_id_seq s
 $$;
 REVOKE ALL ON FUNCTION ledger.migration_mark() FROM PUBLIC;
-COMMENT ON FUNCTION ledger.migration_mark() IS 'Internal: the last id given out, and a snapshot taken after it.';
+COMMENT ON FUNCTION ledger.migration_mark() IS 'Internal: the last id given out, a snapshot, and an xid that whoever took an id up to that one has a lower one than.';
 
 /*
  * The last run, as a mark: its snapshot, and an id that nothing lies below
- * which it did not see, the one before the newest run that had ended when the
- * oldest transaction of this one's snapshot began.
+ * which it did not see: see reconcile_changed_since().
  */
 CREATE FUNCTION ledger.migration_run_mark(OUT last_transaction_id bigint, OUT snapshot pg_snapshot)
 	LANGUAGE sql STABLE PARALLEL SAFE SECURITY INVOKER
 	SET search_path = pg_catalog, pg_temp
 AS $$
-	SELECT COALESCE((SELECT p.last_transaction_id FROM ledger.reconciliation_runs p
-			WHERE p.id < r.id AND p.started_at >= COALESCE((SELECT i.since FROM ledger.identity i), '-infinity')
-				AND pg_snapshot_xmax(p.snapshot) <= pg_snapshot_xmin(r.snapshot) ORDER BY p.id DESC LIMIT 1), 0), r.snapshot
+	SELECT COALESCE((SELECT max(p.last_transaction_id) FROM ledger.reconciliation_runs p
+			WHERE p.started_at >= COALESCE((SELECT i.since FROM ledger.identity i), '-infinity')
+				AND p.xact <= pg_snapshot_xmin(r.snapshot)), 0), r.snapshot
 	FROM ledger.last_run(false) r WHERE r.id IS NOT NULL
 $$;
 REVOKE ALL ON FUNCTION ledger.migration_run_mark() FROM PUBLIC;
@@ -420,6 +420,7 @@ AS $$
 DECLARE
 	one record;
 	name text;
+	short text;
 	renamed text;
 	last_id bigint := (SELECT m.last_transaction_id FROM ledger.migration_mark() m);
 BEGIN
@@ -428,8 +429,11 @@ BEGIN
 		JOIN pg_class c ON c.oid = m.legacy JOIN pg_namespace n ON n.oid = c.relnamespace
 		WHERE m.detached_at IS NULL ORDER BY m.id
 	LOOP
+		-- a name has 63 bytes, whatever its characters have
+		short := (SELECT left(one.relname, n) FROM generate_series(40, 1, -1) n
+			WHERE octet_length(left(one.relname, n)) <= 40 LIMIT 1);
 		SELECT min(t.name) INTO name FROM (
-			SELECT format('%s_retired_%s%s', left(one.relname, 40), to_char(ledger.clock(), 'YYYYMMDD'), CASE WHEN i > 0 THEN '_' || i ELSE '' END) AS name
+			SELECT format('%s_retired_%s%s', short, to_char(ledger.clock(), 'YYYYMMDD'), CASE WHEN i > 0 THEN '_' || i ELSE '' END) AS name
 			FROM generate_series(0, 99) i) t
 			WHERE to_regclass(format('%I.%I', one.nspname, t.name)) IS NULL;
 		INSERT INTO ledger.retirements (mapping_id, schema_name, old_name, new_name, retired_by, reason, last_transaction_id)
