@@ -48,9 +48,11 @@ SELECT ledger.report_html() ~ 'url\(|@import|http:(?!//www.w3.org/1999/xhtml)|ht
 
 -- through the states
 CREATE FUNCTION public.state() RETURNS text LANGUAGE sql AS $$
-	SELECT concat_ws(' ', (SELECT string_agg(n, ' ') FROM public.nodes('//h:li[@class="now"]/h:b/text()') n),
-		(SELECT string_agg(n, ' ') FROM public.nodes('//h:section[@id="state"]/h:p[h:span]//text()') n), '- gates in sight:',
-		(SELECT count(*) FROM public.nodes('//h:section[@id="gates"]/h:div')), (SELECT count(*) FROM public.nodes('//h:div[h:h2 = "Gates open"]')))
+	WITH p AS MATERIALIZED (SELECT ledger.report_html() AS page)
+	SELECT concat_ws(' ', (SELECT string_agg(n, ' ') FROM public.nodes('//h:li[@class="now"]/h:b/text()', p.page) n),
+		(SELECT string_agg(n, ' ') FROM public.nodes('//h:section[@id="state"]/h:p[h:span]//text()', p.page) n), '- gates in sight:',
+		(SELECT count(*) FROM public.nodes('//h:section[@id="gates"]/h:div', p.page)), (SELECT count(*) FROM public.nodes('//h:div[h:h2 = "Gates open"]', p.page)))
+	FROM p
 $$;
 SELECT public.state();
 SELECT passed FROM ledger.attach_legacy() WHERE check_name = 'attached';
