@@ -225,6 +225,7 @@ RESET SESSION AUTHORIZATION;
 SELECT requested_by, status, opened FROM runs ORDER BY id DESC LIMIT 1;
 SELECT posted_by FROM ledger.transactions WHERE user_id = '00000000-0000-4000-8000-000000000041';
 SELECT * FROM public.ledger_oracle();
+SET ledger.allow_drop = on;
 DROP TABLE balances, wallets CASCADE;
 DROP OWNED BY regress_backfill_admin, regress_backfill_owner;
 DROP ROLE regress_backfill_admin, regress_backfill_owner;

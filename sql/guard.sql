@@ -187,7 +187,9 @@ BEGIN
 END
 $$;
 ALTER EXTENSION ledger DROP EVENT TRIGGER ledger_drop_guard;
+ALTER EXTENSION ledger DROP EVENT TRIGGER ledger_legacy_drop_guard;
 DROP EVENT TRIGGER ledger_drop_guard;
+DROP EVENT TRIGGER ledger_legacy_drop_guard;
 SELECT what, count(*) FROM ledger.rearm() GROUP BY what;
 (SELECT pg_get_triggerdef(oid), tgenabled FROM pg_trigger WHERE NOT tgisinternal EXCEPT TABLE guards_of_new)
 UNION ALL
@@ -202,8 +204,24 @@ ALTER TABLE balances ENABLE TRIGGER ledger_capture;
 SELECT * FROM ledger.disarmed();
 SELECT * FROM ledger.rearm();
 SELECT tgname, tgenabled FROM pg_trigger WHERE tgrelid = 'balances'::regclass ORDER BY 1;
-SELECT ledger.detach_legacy('balances');
 SELECT * FROM ledger.rearm();
+
+-- An attached table is not dropped by mistake, nor is a partition of one.
+CREATE SCHEMA app CREATE TABLE wallets (user_id uuid PRIMARY KEY, buying_power numeric, pending_deposits numeric) PARTITION BY RANGE (user_id);
+CREATE TABLE app.part PARTITION OF app.wallets DEFAULT;
+SELECT passed FROM ledger.attach_legacy('app.wallets', '{"columns": [{"column": "buying_power", "accounts": ["fiat_exposure"]}]}')
+	WHERE check_name = 'attached';
+SELECT try('DROP TABLE balances');
+SELECT try('DROP SCHEMA app CASCADE');
+SELECT try('DROP TABLE app.part');
+SELECT try('ALTER TABLE app.wallets DROP COLUMN pending_deposits');
+SELECT try('CREATE TEMP TABLE balances (); DROP TABLE pg_temp.balances');
+SELECT try('SET LOCAL ledger.allow_drop = on; DROP TABLE balances');
+SELECT ledger.detach_legacy('app.wallets');
+SELECT try('DROP TABLE app.part');
+DROP SCHEMA app CASCADE;
+SELECT ledger.detach_legacy('balances');
+SELECT try('DROP TABLE balances');
 
 --
 -- DROP

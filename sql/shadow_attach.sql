@@ -178,7 +178,10 @@ GRANT UPDATE ON balances TO regress_ledger_owner;
 CREATE TABLE odd.gone (user_id uuid PRIMARY KEY, buying_power numeric, pending_deposits numeric);
 SELECT passed FROM ledger.attach_legacy('odd.gone') WHERE check_name = 'attached';
 SELECT legacy::oid AS gone FROM ledger.legacy_mappings WHERE detached_at IS NULL \gset
+SELECT public.raises('DROP TABLE odd.gone');
+SET ledger.allow_drop = on;
 DROP TABLE odd.gone;
+RESET ledger.allow_drop;
 SELECT replace(public.raises(format('SELECT ledger.get_user_balance(%L)', :alice)), :'gone', 'OID');
 SELECT replace(public.raises(format('SELECT ledger.credit_user_usdc(%L, 1, %L)', :alice, 'deposit')), :'gone', 'OID');
 SELECT check_name, passed FROM ledger.verify() WHERE check_name = 'legacy_tables';

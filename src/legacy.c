@@ -514,6 +514,9 @@ report_missing(const LegacyTable *table, const char *missing, int level)
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 			 errmsg("the attached legacy table %s cannot be used", table->name),
 			 errdetail_internal("%s", missing),
+			 table->gone ?
+			 errhint("Call ledger.configure(shadow_mode => false, balance_source => 'ledger'), then ledger.detach_legacy(%u).",
+					 table->relid) :
 			 errhint("Restore what is missing, or call detach_legacy('%s').", table->name)));
 }
 

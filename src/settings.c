@@ -698,7 +698,7 @@ ledger_settings_init(void)
 							 NULL, &ledger_capture, LEDGER_CAPTURE_INHERIT, capture_options,
 							 PGC_SUSET, 0, check_not_posted, NULL, NULL);
 	DefineCustomBoolVariable("ledger.allow_drop",
-							 "Lets the extension be dropped while the journal has rows.",
+							 "Lets the extension be dropped while the journal has rows, and attached legacy tables.",
 							 NULL, &ledger_allow_drop, false,
 							 PGC_SUSET, 0, NULL, NULL, NULL);
 	/* Read by get_detailed_balance() with current_setting(). */

@@ -69,7 +69,7 @@ AS $$
 
 		('owner', 'routine', NULL, ARRAY['grant_access', 'revoke_access', 'rearm', 'set_test_clock']),
 		('internal', 'routine', NULL, ARRAY[
-			'access_rules', 'access_check', 'guards', 'disarmed', 'guard', 'drop_guard', 'type_guard', 'legacy_changed', 'capture', 'capture_post', 'inbox_post',
+			'access_rules', 'access_check', 'guards', 'disarmed', 'guard', 'drop_guard', 'legacy_drop_guard', 'type_guard', 'legacy_changed', 'capture', 'capture_post', 'inbox_post',
 			'broker_text', 'broker_number', 'broker_position', 'last_sale_settled',
 			'legacy_mapped_column', 'legacy_condition_columns', 'legacy_constants', 'legacy_stored_mapping',
 			'legacy_key_kind', 'legacy_key_indexes', 'legacy_check_key', 'legacy_key_function',

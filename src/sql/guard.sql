@@ -1,6 +1,7 @@
 /*
  * guard.sql: the triggers that keep SQL off the ledger's own tables, and the
- * event trigger that keeps a ledger with transactions from being dropped.
+ * event triggers that keep a ledger with transactions, and attached legacy
+ * tables, from being dropped.
  *
  * ledger.guards() names every trigger that must be there; the install script
  * makes them with the same function that restores them later.
@@ -112,6 +113,49 @@ ALTER EVENT TRIGGER ledger_drop_guard ENABLE ALWAYS;
 COMMENT ON EVENT TRIGGER ledger_drop_guard IS 'Keeps a ledger with transactions from being dropped, see ledger.drop_guard().';
 
 /*
+ * At sql_drop, because only then all that a command takes along is known. A
+ * partition is known by the capture trigger that goes with it; drop_legacy()
+ * has detached its table by then. With the extension this trigger goes too.
+ */
+CREATE FUNCTION ledger.legacy_drop_guard() RETURNS event_trigger
+	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER
+	SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	dropped record;
+BEGIN
+	IF current_setting('ledger.allow_drop', true) = 'on' THEN
+		RETURN;
+	END IF;
+	SELECT d.object_identity AS name, m.detached_at, m.legacy IS NULL AS part INTO dropped
+		FROM pg_event_trigger_dropped_objects() d
+		LEFT JOIN ledger.legacy_mappings m ON m.legacy::oid = d.objid
+		WHERE d.classid = 'pg_class'::regclass AND d.objsubid = 0
+		  AND (m.legacy IS NOT NULL OR EXISTS (SELECT FROM pg_event_trigger_dropped_objects() t
+				WHERE t.object_type = 'trigger' AND t.address_names = d.address_names || ARRAY['ledger_capture']))
+		ORDER BY m.legacy IS NULL, m.detached_at IS NOT NULL, d.object_identity
+		LIMIT 1;
+	IF dropped.name IS NULL OR dropped.detached_at IS NOT NULL THEN
+		RETURN;
+	END IF;
+	RAISE EXCEPTION 'cannot drop %attached legacy table %', CASE WHEN dropped.part THEN 'a partition of an ' ELSE '' END, dropped.name
+		USING ERRCODE = 'object_not_in_prerequisite_state',
+			  DETAIL = format('%s would take it away from the ledger, which opens, mirrors and compares users in it.', tg_tag),
+			  HINT = CASE WHEN dropped.part THEN 'Move its rows first, and detach the partition.'
+				ELSE format('Call ledger.detach_legacy(%L) first; a retired table goes with ledger.drop_legacy().', dropped.name) END;
+END
+$$;
+REVOKE ALL ON FUNCTION ledger.legacy_drop_guard() FROM PUBLIC;
+COMMENT ON FUNCTION ledger.legacy_drop_guard() IS
+'Event trigger: refuses to drop an attached legacy table, or a partition of one, unless ledger.allow_drop is on. Error: 55000.';
+
+CREATE EVENT TRIGGER ledger_legacy_drop_guard ON sql_drop
+	WHEN TAG IN ('DROP TABLE', 'DROP SCHEMA', 'DROP OWNED', 'DROP EXTENSION', 'DROP TYPE')
+	EXECUTE FUNCTION ledger.legacy_drop_guard();
+ALTER EVENT TRIGGER ledger_legacy_drop_guard ENABLE ALWAYS;
+COMMENT ON EVENT TRIGGER ledger_legacy_drop_guard IS 'Keeps attached legacy tables from being dropped, see ledger.legacy_drop_guard().';
+
+/*
  * The state of enabling is A for ENABLE ALWAYS, D for disabled; pg_restore
  * --disable-triggers leaves O behind, which does not fire for replication.
  */
@@ -132,14 +176,14 @@ AS $$
 		   CASE WHEN e.oid IS NULL THEN 'missing'
 				WHEN e.evtenabled = 'D' THEN 'disabled'
 				WHEN e.evtenabled <> 'A' THEN 'not enabled always' END
-	FROM (VALUES ('ledger_drop_guard')) AS g (name)
+	FROM (VALUES ('ledger_drop_guard'), ('ledger_legacy_drop_guard')) AS g (name)
 	LEFT JOIN pg_event_trigger e ON e.evtname = g.name
 	WHERE e.oid IS NULL OR e.evtenabled <> 'A'
 	ORDER BY 1, 2
 $$;
 REVOKE ALL ON FUNCTION ledger.disarmed() FROM PUBLIC;
 COMMENT ON FUNCTION ledger.disarmed() IS
-'Internal, for verify() and rearm(): the guards (and triggers on attached legacy tables) that are missing, altered, disabled or not enabled always (which do not fire for replication); no row: all are armed. table_name is NULL for the event trigger.';
+'Internal, for verify() and rearm(): the guards (and triggers on attached legacy tables) that are missing, altered, disabled or not enabled always (which do not fire for replication); no row: all are armed. table_name is NULL for the event triggers.';
 
 CREATE FUNCTION ledger.rearm() RETURNS TABLE (table_name text, trigger_name text, what text)
 	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY INVOKER
@@ -160,12 +204,18 @@ BEGIN
 		IF table_name IS NULL THEN
 			IF found_state.what = 'missing' THEN
 				what := 'created';
-				CREATE EVENT TRIGGER ledger_drop_guard ON ddl_command_start
-					WHEN TAG IN ('DROP EXTENSION', 'DROP OWNED', 'DROP SCHEMA')
-					EXECUTE FUNCTION ledger.drop_guard();
-				ALTER EXTENSION ledger ADD EVENT TRIGGER ledger_drop_guard;
+				IF trigger_name = 'ledger_drop_guard' THEN
+					CREATE EVENT TRIGGER ledger_drop_guard ON ddl_command_start
+						WHEN TAG IN ('DROP EXTENSION', 'DROP OWNED', 'DROP SCHEMA')
+						EXECUTE FUNCTION ledger.drop_guard();
+				ELSE
+					CREATE EVENT TRIGGER ledger_legacy_drop_guard ON sql_drop
+						WHEN TAG IN ('DROP TABLE', 'DROP SCHEMA', 'DROP OWNED', 'DROP EXTENSION', 'DROP TYPE')
+						EXECUTE FUNCTION ledger.legacy_drop_guard();
+				END IF;
+				EXECUTE format('ALTER EXTENSION ledger ADD EVENT TRIGGER %I', trigger_name);
 			END IF;
-			ALTER EVENT TRIGGER ledger_drop_guard ENABLE ALWAYS;
+			EXECUTE format('ALTER EVENT TRIGGER %I ENABLE ALWAYS', trigger_name);
 		ELSE
 			IF found_state.what = 'altered' THEN
 				what := 'replaced';
