@@ -196,6 +196,17 @@ DO $$ BEGIN PERFORM ledger.drop_legacy((SELECT legacy FROM ledger.legacy_mapping
 RESET ROLE;
 SELECT ledger.revoke_access('regress_ledger_admin');
 DROP ROLE regress_ledger_admin;
+-- One that was dropped past drop_legacy() can be detached; one that is there cannot.
+DO $$ BEGIN PERFORM ledger.detach_legacy((SELECT legacy FROM ledger.legacy_mappings)); EXCEPTION WHEN OTHERS THEN RAISE WARNING '%', SQLSTATE; END $$;
+BEGIN;
+SELECT legacy::oid AS was FROM ledger.legacy_mappings \gset
+SET LOCAL ledger.allow_drop = on;
+DO $$ BEGIN EXECUTE format('DROP TABLE %s CASCADE', (SELECT legacy FROM ledger.legacy_mappings)); END $$;
+SELECT ledger.detach_legacy(:was);
+SELECT dropped_at IS NOT NULL AS noted FROM ledger.retirements ORDER BY id DESC LIMIT 1;
+SELECT * FROM now;
+SELECT check_name, detail FROM ledger.verify() WHERE NOT passed;
+ROLLBACK;
 SELECT ledger.drop_legacy(:'retired', 'nobody misses it');
 SELECT to_regclass(:'retired') IS NULL AS dropped, dropped_at IS NOT NULL AS noted FROM ledger.retirements ORDER BY id DESC LIMIT 1;
 SELECT * FROM now;

@@ -321,7 +321,8 @@ BEGIN
 			USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'ledger.legacy_mappings lists the attached tables.';
 	END IF;
 	PERFORM ledger.legacy_lock(CASE WHEN still_there THEN legacy ELSE 'ledger.settings'::regclass END, 5000);
-	IF EXISTS (SELECT FROM ledger.settings s WHERE s.phase <> 'migrating') THEN
+	-- a retired table that somebody has dropped is the way back to nothing
+	IF EXISTS (SELECT FROM ledger.settings s WHERE s.phase <> 'migrating' AND (still_there OR s.phase <> 'retired')) THEN
 		RAISE EXCEPTION 'table % is the way back from the cut-over', legacy
 			USING ERRCODE = 'object_not_in_prerequisite_state',
 				  HINT = 'Call ledger.roll_back() first; a retired table goes with ledger.drop_legacy().';
@@ -332,7 +333,11 @@ BEGIN
 	END IF;
 	UPDATE ledger.legacy_mappings m SET detached_at = ledger.clock() WHERE m.legacy = legacy_detach.legacy;
 	INSERT INTO ledger.legacy_log (legacy, action, changed_by) VALUES (legacy::text, 'detach', caller);
-	IF still_there THEN
+	IF NOT still_there THEN
+		UPDATE ledger.retirements r SET dropped_at = ledger.clock()
+			FROM ledger.legacy_mappings m WHERE m.id = r.mapping_id AND m.legacy = legacy_detach.legacy
+				AND r.restored_at IS NULL AND r.dropped_at IS NULL;
+	ELSE
 		EXECUTE format('DROP TRIGGER IF EXISTS ledger_capture ON %s', legacy);
 		FOR relation IN SELECT * FROM ledger.legacy_relations(legacy) LOOP
 			EXECUTE format('DROP TRIGGER IF EXISTS ledger_capture_truncate ON %s', relation);
