@@ -28,7 +28,7 @@ SQL_PARTS = types settings accounts journal reservations operations balance \
 	legacy mapping attach capture backfill reconcile repair explain \
 	batch evidence stats migration samples report guard verify metrics alerts broker access
 DATA_built = ledger--1.0.sql
-DATA = src/reconcile.psql
+DATA = src/reconcile.psql monitoring/ledger.exporter.yml monitoring/ledger.rules.yml
 
 REGRESS := $(sort $(notdir $(basename $(wildcard $(here)sql/*.sql))))
 # A spec cannot include a file: one that is made of them goes first and leaves
@@ -65,7 +65,8 @@ output_iso/specs/oracle.spec: test/lib/oracle.sql test/isolation/helpers.sql tes
 	(for sql in $(wordlist 1,2,$^); do echo 'setup {'; cat $$sql; echo '}'; done; cat $(lastword $^)) > $@
 
 sandbox = '$(here)test/lib/sandbox'
-test_packages = --with postgresql-15-pgtap --with postgresql-15-cron --with libipc-run-perl --with libdbd-pg-perl
+test_packages = --with postgresql-15-pgtap --with postgresql-15-cron --with libipc-run-perl --with libdbd-pg-perl \
+	--unpack prometheus --unpack prometheus-postgres-exporter
 
 test:
 	@$(sandbox) $(test_packages) test/run $(SUITE)

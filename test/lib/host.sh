@@ -44,6 +44,24 @@ install_packages()
 	rm -f "$log"
 }
 
+# The files of the named Debian packages, in debian/ of the sandbox.
+unpack_packages()
+{
+	local package sudo= log=$sandbox/unpack.log
+
+	command -v dpkg-deb >/dev/null || return 0
+	[ "$(id -u)" -eq 0 ] || sudo=$(command -v sudo) || true
+	mkdir "$sandbox/debian"
+	(
+		cd "$sandbox/debian"
+		apt-get -q download "$@" || { $sudo apt-get -q update && apt-get -q download "$@"; }
+		for package in ./*.deb; do
+			dpkg-deb -x "$package" .
+		done
+		rm ./*.deb
+	) >"$log" 2>&1 || { tail -n 30 "$log" >&2; die "could not download $*"; }
+}
+
 # A directory of our own, with a path short enough for a Unix socket in it.
 make_sandbox()
 {

@@ -1,0 +1,123 @@
+--
+-- The view alerts, each at its threshold. test/t/050_prometheus.pl has the
+-- same in Prometheus.
+--
+\set ECHO none
+\getenv srcdir PG_ABS_SRCDIR
+\set database ledger_alerts
+\set shadow :srcdir '/test/lib/shadow.sql'
+\i :shadow
+CREATE VIEW firing AS SELECT alert, severity, round(value::numeric, 3) AS value, threshold, summary FROM ledger.alerts WHERE firing ORDER BY 1;
+CREATE FUNCTION is_firing(name text) RETURNS boolean LANGUAGE sql AS 'SELECT firing FROM ledger.alerts WHERE alert = name';
+-- so many discrepancies, of so many customers, seen so long ago
+CREATE FUNCTION found(n int, ago interval DEFAULT '0') RETURNS void LANGUAGE sql AS $$
+	INSERT INTO ledger.discrepancy_rows (mapping_id, user_id, legacy_column, cause, source, ledger_value, legacy_value, first_seen, last_seen)
+		SELECT 1, gen_random_uuid(), 'buying_power', 'mismatch', 'run', 1, 2, ledger.clock() - ago, ledger.clock() - ago FROM generate_series(1, n)
+$$;
+CREATE FUNCTION beat() RETURNS void LANGUAGE sql AS $$
+	INSERT INTO ledger.worker_heartbeat (incarnation, pid, started_at, last_seen) VALUES (1, 1, ledger.clock(), ledger.clock())
+		ON CONFLICT ("only") DO UPDATE SET last_seen = ledger.clock()
+$$;
+\set ECHO all
+SET client_min_messages = error;
+
+-- nothing attached, no worker: nothing is wrong
+SELECT alert, severity, firing, value, threshold FROM ledger.alerts;
+
+-- attached: the worker is missed, from when it has not been seen for a minute
+SELECT count(*) FROM ledger.attach_legacy('public.balances') WHERE NOT passed;
+SELECT alert, severity, value, since FROM ledger.alerts WHERE firing;
+SELECT beat();
+SELECT * FROM firing;
+UPDATE ledger.worker_heartbeat SET last_seen = ledger.clock() - interval '59 seconds';
+SELECT is_firing('LedgerWorkerDown');
+UPDATE ledger.worker_heartbeat SET last_seen = ledger.clock() - interval '60.1 seconds';
+SELECT is_firing('LedgerWorkerDown');
+SELECT beat();
+
+-- shadow mode: a full reconciliation each day
+SELECT shadow_mode FROM ledger.configure(shadow_mode => true);
+SELECT alert, severity, value FROM ledger.alerts WHERE firing;
+SELECT ledger.credit_user_usdc(u, 1, 'opens') > 0 AS opened FROM unnest(ARRAY[:alice, :bob, :carol]::uuid[]) u;
+CALL ledger.run_reconciliation();
+SELECT * FROM firing;
+SELECT ledger.set_test_clock('23 hours 59 minutes', 'a test'), beat();
+SELECT * FROM firing;
+SELECT ledger.set_test_clock('24 hours 1 second', 'a test'), beat();
+SELECT alert, severity, value BETWEEN 86400 AND 86460 AS a_day FROM ledger.alerts WHERE firing;
+CALL ledger.run_reconciliation();
+SELECT * FROM firing;
+
+-- 10 discrepancies within 5 minutes are quiet, 11 are not
+SELECT found(10);
+SELECT alert, value FROM ledger.alerts WHERE alert = 'LedgerDiscrepancies';
+SELECT * FROM firing;
+SELECT found(1);
+SELECT * FROM firing;
+SELECT since > ledger.clock() - interval '1 minute' AS since FROM ledger.alerts WHERE alert = 'LedgerDiscrepancies';
+-- one customer who is met again and again is one
+UPDATE ledger.discrepancy_rows SET last_seen = ledger.clock(), count = count + 100;
+SELECT value FROM ledger.alerts WHERE alert = 'LedgerDiscrepancies';
+-- later it is over, but not theirs
+SELECT ledger.set_test_clock('24 hours 5 minutes 30 seconds', 'a test'), beat();
+SELECT * FROM firing;
+-- known for an hour
+SELECT ledger.set_test_clock('25 hours 1 minute', 'a test'), beat();
+SELECT alert, severity, value BETWEEN 3600 AND 3700 AS an_hour, threshold FROM ledger.alerts WHERE firing;
+UPDATE ledger.discrepancy_rows SET first_seen = ledger.clock() - interval '59 minutes';
+SELECT is_firing('LedgerDiscrepancyOpen');
+UPDATE ledger.discrepancy_rows SET status = 'resolved', resolved_at = ledger.clock();
+SELECT * FROM firing;
+
+-- writes: 99 of 100 are enough, 98 are not; what a rule refuses is as good as any
+SELECT ledger.stat_reset(), ledger.set_test_clock('26 hours', 'a test'), beat();
+SELECT count(public.raises(format('SELECT ledger.debit_user_usdc(%L, 1000000, %L)', :alice, 'too much'))) AS refused,
+	count(ledger.credit_user_usdc(:alice, 1, 'x')) AS posted FROM generate_series(1, 49);
+SELECT public.raises(format('SELECT ledger.debit_user_usdc(%L, 1, NULL)', :alice)) LIKE '22004%' AS failed;
+SELECT ledger.credit_user_usdc(:alice, 1, 'x') > 0 AS posted;
+SELECT alert, value FROM ledger.alerts WHERE alert = 'LedgerWriteFailures' OR firing;
+SELECT public.raises(format('SELECT ledger.debit_user_usdc(%L, 1, NULL)', :alice)) LIKE '22004%' AS failed;
+SELECT * FROM firing;
+SELECT ledger.stat_reset();
+
+-- reads: twice the legacy fetch is quiet, the next bucket is not; fewer than 100 say nothing
+INSERT INTO ledger.read_timings (slot, source, bucket, count)
+	SELECT date_trunc('hour', ledger.clock(), 'UTC'), s, b, 99 FROM (VALUES ('legacy', 40), ('ledger', 44)) AS t (s, b);
+SELECT value, firing FROM ledger.alerts WHERE alert = 'LedgerReadsSlow';
+UPDATE ledger.read_timings SET count = 100;
+SELECT round(value::numeric, 6) AS value, firing FROM ledger.alerts WHERE alert = 'LedgerReadsSlow';
+UPDATE ledger.read_timings SET bucket = 45 WHERE source = 'ledger';
+SELECT * FROM firing;
+UPDATE ledger.read_timings SET bucket = 40;
+SELECT * FROM firing;
+
+-- lost evidence and bypasses, for an hour
+INSERT INTO ledger.evidence_losses (kind, count, at, last_at) VALUES ('overflow', 7, ledger.clock() - interval '61 minutes', ledger.clock() - interval '61 minutes');
+INSERT INTO ledger.legacy_writes (mapping_id, user_id, operation, kind, session_role, acting_role, deltas, at)
+	VALUES (1, :alice, 'UPDATE', 'bypass', 'somebody', 'somebody', '{}', ledger.clock() - interval '61 minutes');
+SELECT * FROM firing;
+UPDATE ledger.evidence_losses SET last_at = ledger.clock() - interval '59 minutes';
+UPDATE ledger.legacy_writes SET at = ledger.clock() - interval '59 minutes';
+SELECT * FROM firing;
+UPDATE ledger.evidence_losses SET last_at = ledger.clock() - interval '2 hours';
+UPDATE ledger.legacy_writes SET at = ledger.clock() - interval '2 hours';
+
+-- triggers that do not fire
+ALTER TABLE public.balances DISABLE TRIGGER ledger_capture;
+ALTER TABLE ledger.journal DISABLE TRIGGER guard;
+SELECT * FROM firing;
+SELECT count(*) FROM ledger.rearm();
+SELECT * FROM firing;
+
+-- who may look
+CREATE ROLE alerts_watcher;
+GRANT pg_monitor TO alerts_watcher;
+SET ROLE alerts_watcher;
+SELECT count(*) FROM ledger.alerts;
+RESET ROLE;
+
+\set ECHO none
+\c contrib_regression
+SET client_min_messages = warning;
+DROP DATABASE :database;
+DROP ROLE alerts_watcher;
