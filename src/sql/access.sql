@@ -52,10 +52,10 @@ AS $$
 		('operator', 'routine', 'EXECUTE', ARRAY[
 			'stat_reset', 'latency_bound', 'latency_percentile', 'stat_get_operations', 'stat_get_errors', 'stat_get_times',
 			'stat_get_shadow', 'stat_get_accounts', 'stat_get_tasks', 'metrics', 'prometheus', 'metrics_histograms', 'metrics_operations',
-			'metrics_shadow', 'metrics_discrepancies', 'metrics_gates', 'metrics_migration', 'metrics_worker']),
+			'metrics_shadow', 'metrics_discrepancies', 'metrics_gates', 'metrics_migration', 'metrics_worker', 'alert_states']),
 		('operator', 'relation', 'SELECT', ARRAY[
 			'stat_operations', 'stat_errors', 'stat_reads', 'stat_shadow', 'stat_accounts', 'stat_worker',
-			'discrepancy_changes', 'write_samples', 'gate_states']),
+			'alerts', 'discrepancy_changes', 'write_samples', 'gate_states']),
 		('operator', 'relation', 'DELETE', ARRAY['inbox_results']),
 		('operator', 'type', 'USAGE', ARRAY['settings_row', 'repaired_column', 'gate']),
 

@@ -135,7 +135,7 @@ SELECT is_empty($$SELECT f.oid::regprocedure FROM public.functions f
 	  AND NOT (a.grantee = 'pg_monitor'::regrole AND p.proname IN ('latency_bound', 'latency_percentile', 'stat_get_accounts',
 		'stat_get_errors', 'stat_get_operations', 'stat_get_shadow', 'stat_get_tasks', 'stat_get_times',
 		'metrics', 'prometheus', 'metrics_histograms', 'metrics_operations', 'metrics_shadow', 'metrics_discrepancies',
-		'metrics_gates', 'metrics_migration', 'metrics_worker'))$$,
+		'metrics_gates', 'metrics_migration', 'metrics_worker', 'alert_states'))$$,
 	'nobody but the owner may, until access is granted; pg_monitor what the statistics are made of');
 SELECT is_empty($$SELECT f.oid::regprocedure FROM public.functions f
 	WHERE f.prosecdef AND NOT COALESCE((SELECT bool_or(c ~ '^search_path=pg_catalog, *("pg_temp"|pg_temp)$') FROM unnest(f.proconfig) c), false)$$,

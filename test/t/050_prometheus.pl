@@ -236,6 +236,7 @@ is(($node->psql('postgres', 'DELETE FROM ledger.discrepancy_changes'))[0], 3, 'w
 
 end($_) foreach 'prometheus', 'prometheus-postgres-exporter';
 ok(!defined get("http://$prometheus/-/ready") && !defined get("http://$exporter/metrics"), 'both have ended');
+query("SELECT ledger.repair(dry_run => false, reason => 'a test')");
 ledger_ok($node, 'the ledger holds');
 $node->stop;
 done_testing();
