@@ -112,6 +112,9 @@ SQL
 ledger_ok($node, 'the ledger holds');
 is($node->safe_psql('postgres', 'SELECT count(*), sum(calls), sum(total_ms) FROM ledger.stat_operations; SELECT compares, reset_at FROM ledger.stat_shadow; SELECT sum(reads) FROM ledger.stat_reads; SELECT ledger.stat_reset()'),
 	"17|0|0\n0|\n0\n", 'nothing is counted');
+is(first("SELECT count(*) > 1000, sum(value) FILTER (WHERE metric ~ '^(ledger_operation|balance_query|ledger_shadow_compares)') FROM ledger.metrics()"), 't|0', 'metrics are zeros');
+like(first('SELECT ledger.prometheus()'), qr/^ledger_write_success_rate 1$/m, 'and there');
+is(first("SELECT alert FROM ledger.alerts WHERE firing AND alert = 'LedgerWorkerDown'"), 'LedgerWorkerDown', 'the worker is missed');
 
 $node->stop;
 done_testing();

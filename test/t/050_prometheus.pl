@@ -152,9 +152,7 @@ unlike(slurp_file("$dir/exporter.log"), qr/level=(error|warn)/, 'without an erro
 append_to_file("$dir/prometheus.yml", <<CONF);
 global: {scrape_interval: 1s, evaluation_interval: 1s}
 rule_files: ['$rules']
-scrape_configs:
-  - job_name: ledger
-    static_configs: [{targets: ['$exporter']}]
+scrape_configs: [{job_name: ledger, static_configs: [{targets: ['$exporter']}]}]
 CONF
 begin('prometheus', "$dir/prometheus.log", "--config.file=$dir/prometheus.yml", "--storage.tsdb.path=$dir/tsdb", "--web.listen-address=$prometheus");
 
