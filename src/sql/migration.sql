@@ -175,7 +175,7 @@ AS $$
 	SELECT 'full_reconciliation', format('without a difference, none ignored, within %s', n.run_age),
 		CASE WHEN r.id IS NULL THEN 'none recorded'
 			ELSE format('run %s: %s differences, %s ignored, %s ago', r.id, r.discrepancies, r.ignored, date_trunc('second', n.now - r.finished_at)) END,
-		COALESCE(r.discrepancies = 0 AND r.ignored = 0 AND r.finished_at > n.now - n.run_age, false), r.finished_at,
+		COALESCE(r.discrepancies = 0 AND r.ignored = 0 AND r.finished_at > n.now - n.run_age AND r.finished_at <= n.now, false), r.finished_at,
 		CASE WHEN r.discrepancies > 0 THEN 'Repair what it found, then CALL ledger.run_reconciliation().'
 			WHEN r.ignored > 0 THEN 'End the ignore rules, then CALL ledger.run_reconciliation().'
 			ELSE 'CALL ledger.run_reconciliation().' END
