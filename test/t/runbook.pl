@@ -234,6 +234,7 @@ is(query((statements($case, qr/FROM ledger\.discrepancies/))[-1]), '0', "$case: 
 
 $case = 'The legacy table was dropped or lost';
 my $worth = query("SELECT usdc_balance FROM ledger.get_user_balance('$ada')");
+is(fails((statements($case, qr/^DROP TABLE/))[0]), '55000', "$case: not by mistake");
 query('SET ledger.allow_drop = on; DROP TABLE public.balances CASCADE');
 is(fails("SELECT ledger.credit_user_usdc('$ada', 1, 'one side alone')"), '55000', "$case: no posting");
 is(fails("SELECT ledger.get_balance('$ada')"), '55000', "$case: no read");
