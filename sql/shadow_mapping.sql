@@ -92,6 +92,28 @@ DELETE FROM wallets WHERE customer = 2 AND currency = 'USDC';
 SELECT legacy_column, before, after FROM ledger.repair(:two, dry_run => false, reason => 'deleted');
 SELECT ledger.uuid_to_integer(user_id) AS customer, operation, kind, deltas FROM ledger.legacy_writes ORDER BY id;
 :wallet ORDER BY 1, 2;
+SELECT ledger.uuid_to_integer(user_id) AS customer, operation, deltas, note FROM ledger.legacy_writes WHERE note IS NOT NULL ORDER BY id;
+-- What changes neither amount, key, condition nor constant is free.
+SELECT count(*) AS before FROM ledger.legacy_writes \gset
+UPDATE wallets SET updated_at = now();
+SELECT count(*) - :before AS captured FROM ledger.legacy_writes;
+UPDATE wallets SET source = 'app' WHERE customer = 2;
+SELECT ledger.uuid_to_integer(user_id) AS customer, deltas, note FROM ledger.legacy_writes ORDER BY id DESC LIMIT 1;
+UPDATE wallets SET source = 'ledger' WHERE customer = 2;
+-- Rows of none of the conditions are findings, for all of the same values one.
+CALL ledger.backfill();
+SELECT key, user_id, reason, detail, "row" FROM ledger.backfill_findings WHERE reason = 'condition';
+SELECT passed, observed FROM ledger.readiness() WHERE gate = 'coverage';
+-- Once the table is frozen, nobody else writes one of them either.
+SET ledger.capture = 'refuse';
+SELECT what, public.raises(what) FROM unnest(ARRAY[
+	'UPDATE wallets SET balance_cents = balance_cents + 1 WHERE currency = ''EUR''',
+	'UPDATE wallets SET currency = ''USDT'' WHERE customer = 1 AND currency = ''EUR''',
+	'UPDATE wallets SET source = ''app'' WHERE customer = 1 AND currency = ''USD''',
+	'INSERT INTO wallets VALUES (1, ''usd'', 5, ''ledger'')',
+	'DELETE FROM wallets WHERE currency = ''EUR''',
+	'UPDATE wallets SET updated_at = now()']) AS what;
+RESET ledger.capture;
 -- The source of balances.
 SELECT balance_source FROM ledger.configure(balance_source => 'legacy');
 UPDATE wallets SET balance_cents = balance_cents + 1 WHERE customer = 1 AND currency = 'USD';

@@ -194,36 +194,52 @@ raise_no_table(Oid relid)
  * Counts rows as the table's owner: the caller is the extension's owner, and
  * what runs on the table must not run with his rights.
  */
+/* One value, as text, of the rows for which a condition holds; NULL: SQL NULL. */
+static char *
+ask_table(Oid relid, const char *expression, const char *condition)
+{
+	MemoryContext context = CurrentMemoryContext;
+	char	   *name = quote_qualified_identifier(get_namespace_name(get_rel_namespace(relid)),
+												  get_rel_name(relid));
+	OwnerContext saved;
+	char	   *value;
+
+	ledger_become(&saved, ledger_table_owner(relid));
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "SPI_connect failed");
+	if (SPI_execute(psprintf("SELECT %s FROM %s%s AS t WHERE %s", expression,
+							 get_rel_relkind(relid) == RELKIND_PARTITIONED_TABLE ? "" : "ONLY ",
+							 name, condition),
+					true, 0) != SPI_OK_SELECT)
+		elog(ERROR, "could not read the rows of %s", name);
+	value = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
+	if (value)
+		value = MemoryContextStrdup(context, value);
+	SPI_finish();
+	ledger_unbecome(&saved);
+	return value;
+}
+
 PG_FUNCTION_INFO_V1(ledger_legacy_count);
 
 Datum
 ledger_legacy_count(PG_FUNCTION_ARGS)
 {
-	Oid			relid = PG_GETARG_OID(0);
-	char	   *condition = text_to_cstring(PG_GETARG_TEXT_PP(1));
-	char	   *name;
-	OwnerContext saved;
-	bool		isnull;
-	int64		count;
+	PG_RETURN_INT64(pg_strtoint64(ask_table(PG_GETARG_OID(0), "pg_catalog.count(*)",
+										   text_to_cstring(PG_GETARG_TEXT_PP(1)))));
+}
 
-	/* whoever drops or renames it meanwhile waits */
-	LockRelationOid(relid, AccessShareLock);
-	if (get_rel_name(relid) == NULL)
-		raise_no_table(relid);
-	name = quote_qualified_identifier(get_namespace_name(get_rel_namespace(relid)),
-									  get_rel_name(relid));
-	ledger_become_reader(&saved, ledger_table_owner(relid), "pg_catalog, pg_temp");
-	if (SPI_connect() != SPI_OK_CONNECT)
-		elog(ERROR, "SPI_connect failed");
-	if (SPI_execute(psprintf("SELECT pg_catalog.count(*) FROM %s%s AS t WHERE %s",
-							 get_rel_relkind(relid) == RELKIND_PARTITIONED_TABLE ? "" : "ONLY ",
-							 name, condition),
-					true, 0) != SPI_OK_SELECT)
-		elog(ERROR, "could not count the rows of %s", name);
-	count = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
-	SPI_finish();
-	ledger_unbecome(&saved);
-	PG_RETURN_INT64(count);
+PG_FUNCTION_INFO_V1(ledger_legacy_ask);
+
+Datum
+ledger_legacy_ask(PG_FUNCTION_ARGS)
+{
+	char	   *value = ask_table(PG_GETARG_OID(0), text_to_cstring(PG_GETARG_TEXT_PP(1)),
+								  text_to_cstring(PG_GETARG_TEXT_PP(2)));
+
+	if (value == NULL)
+		PG_RETURN_NULL();
+	PG_RETURN_TEXT_P(cstring_to_text(value));
 }
 
 PG_FUNCTION_INFO_V1(ledger_legacy_equality);

@@ -311,12 +311,35 @@ find_rows_without_key(const BackfillTask *task, BackfillResult *result)
 	}
 }
 
-/* Rows in the order of the keys; a table's first time is the time of those without one. */
+/* Money that no mapped column sees: one finding for all rows of the same values. */
+static void
+find_rows_of_no_group(const BackfillTask *task, BackfillResult *result)
+{
+	char	  **values;
+	char	  **totals;
+	int			n = ledger_legacy_values_of_no_group(task->table, &values, &totals);
+
+	for (int i = 0; i < n; i++)
+	{
+		BackfillFinding *finding = palloc0(sizeof(BackfillFinding));
+
+		finding->key = values[i];
+		finding->reason = "condition";
+		finding->detail = psprintf("Rows with %s are of none of the mapping's conditions.", values[i]);
+		finding->row = totals[i];
+		result->findings = lappend(result->findings, finding);
+	}
+}
+
+/* Rows in the order of the keys; a table's first time is the time of those that have none, or of no group. */
 static void
 read_rows(BackfillTask *task, int max, LegacyChunk *chunk, BackfillResult *result)
 {
 	if (!task->has_last_key)
+	{
 		find_rows_without_key(task, result);
+		find_rows_of_no_group(task, result);
+	}
 	if (!task->has_last_key && !ledger_legacy_last_key(task->table, &task->last_key))
 	{
 		memset(chunk, 0, sizeof(*chunk));

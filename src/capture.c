@@ -107,6 +107,7 @@ typedef struct Write
 	const char *note;			/* NULL: none */
 	int64		id;				/* 0: to be given */
 	int64		other_half;		/* of a row that changes its key; 0: none */
+	bool		nobodys;		/* there is no user: its key is NULL */
 	HeapTuple	before;			/* NULL: none */
 	HeapTuple	after;
 	Relation	relation;
@@ -187,7 +188,7 @@ leave_evidence(const LegacyTable *table, const Write *write)
 	{
 		bool		whole = i == table->ncolumns;
 		Numeric		delta = write && !whole ? write->deltas[i] : NULL;
-		Evidence	evidence = {table->id, write ? &write->user_id : NULL};
+		Evidence	evidence = {table->id, write && !write->nobodys ? &write->user_id : NULL};
 
 		if (whole ? any : delta == NULL)
 			continue;
@@ -357,7 +358,9 @@ static void
 capture_event(Write *write)
 {
 	MirrorExpectation *expected = ledger_mirror_expectation;
-	bool		changed = write->before == NULL || write->after == NULL;
+	const char *turned = write->before && write->after ?
+		ledger_legacy_tuple_turned(write->table, write->relation, write->before, write->after) : NULL;
+	bool		changed = turned != NULL || write->before == NULL || write->after == NULL;
 
 	for (int i = 0; i < write->table->ncolumns; i++)
 	{
@@ -386,7 +389,42 @@ capture_event(Write *write)
 		MemoryContextSwitchTo(old);
 	}
 	else if (changed)
+	{
+		if (turned && !has_deltas(write))
+			write->note = psprintf("column %s was changed", turned);
 		capture_outside(write);
+	}
+}
+
+/*
+ * A row of none of the conditions, or without a key, which the ledger does not
+ * see. That somebody writes it is noted all the same, and after the cut-over
+ * the table is nobody's to write.
+ */
+static void
+capture_nobodys(Write *write)
+{
+	HeapTuple	tuple = write->after ? write->after : write->before;
+
+	if (write->before && write->after &&
+		!ledger_legacy_tuple_turned(write->table, write->relation, write->before, write->after) &&
+		!ledger_legacy_tuple_moved(write->table, write->relation, write->before, write->after))
+		return;
+	if (write->before == NULL && is_restore())
+		return;
+	write->nobodys = !ledger_legacy_tuple_owner(write->table, write->relation, tuple,
+												&write->user_id);
+	write->kind = "outside";
+	if (SessionReplicationRole == SESSION_REPLICATION_ROLE_REPLICA)
+	{
+		write->kind = "bypass";
+		ledger_stats_shadow(STATS_BYPASS);
+	}
+	else if (refuses(write->table))
+		refuse(write->table, write);
+	write->note = "the row is of none of the mapping's conditions";
+	if (!write->nobodys)
+		store_write(write);
 }
 
 /* A row that changes its key is taken from one user and given to another. */
@@ -416,6 +454,12 @@ capture_row(const LegacyTable *table, TriggerData *trigger)
 		write.after = after;
 		capture_event(&write);
 		return;
+	}
+	if (!has_old && !has_new)
+	{
+		write.before = before;
+		write.after = after;
+		capture_nobodys(&write);
 	}
 	if (has_old && has_new)
 	{

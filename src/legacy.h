@@ -200,6 +200,15 @@ extern bool ledger_legacy_is_key_index(const LegacyTable *table, Relation index)
 /* Whose row it is; false: there is none, its key is NULL, or it is of no group. */
 extern bool ledger_legacy_tuple_key(const LegacyTable *table, Relation relation,
 									HeapTuple tuple, pg_uuid_t *user_id);
+/* Whose row it would be if it were of a group; false: its key is NULL. */
+extern bool ledger_legacy_tuple_owner(const LegacyTable *table, Relation relation,
+									  HeapTuple tuple, pg_uuid_t *user_id);
+/* The column of key, conditions or constants in which they differ; NULL: none. */
+extern const char *ledger_legacy_tuple_turned(const LegacyTable *table, Relation relation,
+											  HeapTuple before, HeapTuple after);
+/* Whether any mapped column differs, whatever group the rows are of. */
+extern bool ledger_legacy_tuple_moved(const LegacyTable *table, Relation relation,
+									  HeapTuple before, HeapTuple after);
 /* The amount of mapped column i (*value NULL: SQL NULL); false: not in this row. */
 extern bool ledger_legacy_tuple_value(const LegacyTable *table, Relation relation,
 									  HeapTuple tuple, int i, Numeric *value);
@@ -257,6 +266,12 @@ extern bool ledger_legacy_last_key(LegacyTable *table, pg_uuid_t *key);
 
 /* Rows whose key is NULL: their ctids, and the rows as JSON text; how many. */
 extern int	ledger_legacy_rows_without_key(LegacyTable *table, char ***places, char ***rows);
+
+/*
+ * Rows of none of the conditions: what they have in the conditions' columns, as
+ * JSON text, and the same with their number and what they hold; how many of those.
+ */
+extern int	ledger_legacy_values_of_no_group(LegacyTable *table, char ***values, char ***totals);
 
 /* A user's row as JSON text, as it stands in the table; NULL: none. */
 extern char *ledger_legacy_row_json(LegacyTable *table, const pg_uuid_t *user_id);

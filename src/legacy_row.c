@@ -102,6 +102,7 @@ params_of(LegacyPlan kind)
 	{
 		case PLAN_LAST_KEY:
 		case PLAN_NO_KEY:
+		case PLAN_NO_GROUP:
 			return 0;
 		case PLAN_SCAN:
 		case PLAN_LOCK_RANGE:

@@ -285,8 +285,9 @@ ledger_legacy_row_json(LegacyTable *table, const pg_uuid_t *user_id)
 	return json;
 }
 
-int
-ledger_legacy_rows_without_key(LegacyTable *table, char ***places, char ***rows)
+/* Two columns of text for each row of a result; how many. */
+static int
+pairs_of(LegacyTable *table, LegacyPlan kind, char ***places, char ***rows)
 {
 	MemoryContext context = CurrentMemoryContext;
 	int			n;
@@ -294,7 +295,7 @@ ledger_legacy_rows_without_key(LegacyTable *table, char ***places, char ***rows)
 	table = ledger_row_lock_table(table, AccessShareLock);
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
-	run(table, PLAN_NO_KEY, NULL, NULL, true);
+	run(table, kind, NULL, NULL, true);
 	n = SPI_processed;
 	*places = MemoryContextAlloc(context, sizeof(char *) * (n + 1));
 	*rows = MemoryContextAlloc(context, sizeof(char *) * (n + 1));
@@ -307,4 +308,16 @@ ledger_legacy_rows_without_key(LegacyTable *table, char ***places, char ***rows)
 	}
 	SPI_finish();
 	return n;
+}
+
+int
+ledger_legacy_rows_without_key(LegacyTable *table, char ***places, char ***rows)
+{
+	return pairs_of(table, PLAN_NO_KEY, places, rows);
+}
+
+int
+ledger_legacy_values_of_no_group(LegacyTable *table, char ***values, char ***totals)
+{
+	return table->nwhere == 0 ? 0 : pairs_of(table, PLAN_NO_GROUP, values, totals);
 }

@@ -142,6 +142,30 @@ append_range(StringInfo sql, const LegacyTable *table)
 	append_any_group(sql, table);
 }
 
+/* What the columns of the conditions hold; the same with how many rows and how much. */
+static void
+append_no_group(StringInfo sql, const LegacyTable *table)
+{
+	StringInfoData values;
+
+	initStringInfo(&values);
+	for (int w = 0; w < table->nwhere; w++)
+		appendStringInfo(&values, "%s%s, t.%s", w ? ", " : "",
+						 quote_literal_cstr(table->where[w]), quote_identifier(table->where[w]));
+	appendStringInfo(sql, "SELECT pg_catalog.jsonb_build_object(%s),"
+					 " pg_catalog.jsonb_build_object(%s, 'rows', pg_catalog.count(*)",
+					 values.data, values.data);
+	for (int i = 0; i < table->ncolumns; i++)
+		appendStringInfo(sql, ", %s, pg_catalog.sum(t.%s)",
+						 quote_literal_cstr(table->columns[i].column),
+						 quote_identifier(table->columns[i].column));
+	appendStringInfo(sql, ") FROM %s WHERE (true", relation_sql(table));
+	append_any_group(sql, table);
+	appendStringInfoString(sql, ") IS NOT TRUE GROUP BY ");
+	for (int w = 0; w < table->nwhere; w++)
+		appendStringInfo(sql, "%st.%s", w ? ", " : "", quote_identifier(table->where[w]));
+}
+
 /* The columns of the unique index on the key: what a new row may collide in. */
 static char *
 conflict_columns(const LegacyTable *table)
@@ -328,6 +352,9 @@ ledger_legacy_sql(const LegacyTable *table, LegacyPlan kind, uint32 mask)
 			appendStringInfo(&sql, "SELECT t.ctid, pg_catalog.row_to_json(t) FROM %s WHERE t.%s IS NULL",
 							 relation_sql(table), quote_identifier(table->key_column));
 			append_any_group(&sql, table);
+			break;
+		case PLAN_NO_GROUP:
+			append_no_group(&sql, table);
 			break;
 	}
 	return sql.data;

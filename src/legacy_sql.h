@@ -21,7 +21,8 @@ typedef enum LegacyPlan
 	PLAN_KEYS,					/* the first users of a range, with how many rows they have */
 	PLAN_LAST_KEY,				/* the last user */
 	PLAN_JSON,					/* a user's rows as JSON */
-	PLAN_NO_KEY					/* rows that are nobody's */
+	PLAN_NO_KEY,				/* rows that are nobody's */
+	PLAN_NO_GROUP				/* rows of none of the conditions, by what they have in its columns */
 } LegacyPlan;
 
 /* For the owner's code: the schema of the table. */

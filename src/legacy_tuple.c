@@ -39,6 +39,7 @@ typedef struct LegacyShape
 	Oid			collations[LEDGER_MAX_WHERE];
 	FmgrInfo	equals[LEDGER_MAX_WHERE];
 	Datum		values[LEDGER_MAX_LEGACY_COLUMNS][LEDGER_MAX_WHERE];
+	AttrNumber *constants;		/* in the order of the table's; InvalidAttrNumber: not there */
 } LegacyShape;
 
 static MemoryContext shapes_context = NULL;
@@ -215,6 +216,11 @@ shape_of(const LegacyTable *table, Relation relation)
 			TupleDescAttr(desc, shape->columns[i] - 1)->atttypid != column->type)
 			cannot_tell(table, column->column);
 	}
+	shape->constants = MemoryContextAllocZero(shapes_context, sizeof(AttrNumber) *
+											  (list_length(table->constants) + 1));
+	for (int i = 0; i < list_length(table->constants); i++)
+		shape->constants[i] = get_attnum(relid,
+										 ((LegacyConstant *) list_nth(table->constants, i))->name);
 	shape->complete = true;
 	return shape;
 }
@@ -249,20 +255,76 @@ group_of(const LegacyTable *table, const LegacyShape *shape, HeapTuple tuple, Tu
 }
 
 bool
-ledger_legacy_tuple_key(const LegacyTable *table, Relation relation, HeapTuple tuple,
-						pg_uuid_t *user_id)
+ledger_legacy_tuple_owner(const LegacyTable *table, Relation relation, HeapTuple tuple,
+						  pg_uuid_t *user_id)
 {
-	TupleDesc	desc = RelationGetDescr(relation);
 	const LegacyShape *shape = shape_of(table, relation);
 	bool		isnull;
-	Datum		key;
+	Datum		key = heap_getattr(tuple, shape->key, RelationGetDescr(relation), &isnull);
 
-	if (tuple == NULL || group_of(table, shape, tuple, desc) < 0)
-		return false;
-	key = heap_getattr(tuple, shape->key, desc, &isnull);
 	if (!isnull)
 		ledger_legacy_key_user(table, key, user_id);
 	return !isnull;
+}
+
+bool
+ledger_legacy_tuple_key(const LegacyTable *table, Relation relation, HeapTuple tuple,
+						pg_uuid_t *user_id)
+{
+	const LegacyShape *shape = shape_of(table, relation);
+
+	return tuple != NULL && group_of(table, shape, tuple, RelationGetDescr(relation)) >= 0 &&
+		ledger_legacy_tuple_owner(table, relation, tuple, user_id);
+}
+
+static bool
+same_attribute(TupleDesc desc, AttrNumber attnum, HeapTuple before, HeapTuple after)
+{
+	Form_pg_attribute attribute = TupleDescAttr(desc, attnum - 1);
+	bool		old_null;
+	bool		new_null;
+	Datum		old = heap_getattr(before, attnum, desc, &old_null);
+	Datum		new = heap_getattr(after, attnum, desc, &new_null);
+
+	return old_null == new_null &&
+		(old_null || datum_image_eq(old, new, attribute->attbyval, attribute->attlen));
+}
+
+const char *
+ledger_legacy_tuple_turned(const LegacyTable *table, Relation relation, HeapTuple before,
+						   HeapTuple after)
+{
+	TupleDesc	desc = RelationGetDescr(relation);
+	const LegacyShape *shape = shape_of(table, relation);
+
+	if (!same_attribute(desc, shape->key, before, after))
+		return table->key_column;
+	for (int w = 0; w < table->nwhere; w++)
+	{
+		if (!same_attribute(desc, shape->where[w], before, after))
+			return table->where[w];
+	}
+	for (int i = 0; i < list_length(table->constants); i++)
+	{
+		if (shape->constants[i] != InvalidAttrNumber &&
+			!same_attribute(desc, shape->constants[i], before, after))
+			return ((LegacyConstant *) list_nth(table->constants, i))->name;
+	}
+	return NULL;
+}
+
+bool
+ledger_legacy_tuple_moved(const LegacyTable *table, Relation relation, HeapTuple before,
+						  HeapTuple after)
+{
+	const LegacyShape *shape = shape_of(table, relation);
+
+	for (int i = 0; i < table->ncolumns; i++)
+	{
+		if (!same_attribute(RelationGetDescr(relation), shape->columns[i], before, after))
+			return true;
+	}
+	return false;
 }
 
 bool

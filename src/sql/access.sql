@@ -75,7 +75,7 @@ AS $$
 			'legacy_key_kind', 'legacy_key_indexes', 'legacy_check_key', 'legacy_key_function',
 			'legacy_key_function_problems', 'legacy_equality', 'legacy_condition_sql', 'legacy_try_count',
 			'legacy_check_values', 'legacy_sorts',
-			'legacy_count', 'legacy_mapping', 'legacy_default_constants', 'legacy_check_types',
+			'legacy_count', 'legacy_ask', 'legacy_mapping', 'legacy_default_constants', 'legacy_check_types',
 			'legacy_check_table', 'legacy_check_columns', 'legacy_check_writes', 'legacy_deferred',
 			'legacy_check_rows', 'legacy_checks', 'legacy_lock', 'legacy_attach', 'legacy_store',
 			'legacy_detach', 'legacy_configure_capture', 'reconcile_range', 'reconcile_users',

@@ -64,8 +64,8 @@ AS $$
 			ELSE 'Widen the columns to numeric(38,18), or know that amounts stay small.' END
 	FROM (
 		SELECT c.ordinal, c.item -> 'unit' <> '1' OR a.atttypid <> 'numeric'::regtype AS has_unit,
-			format(CASE WHEN c.item -> 'unit' = '1' THEN '%I %s' ELSE '%I %s in units of %s' END,
-				a.attname, format_type(a.atttypid, a.atttypmod), c.item ->> 'unit') AS found
+			format(CASE WHEN c.item -> 'unit' = '1' THEN '%s %s' ELSE '%s %s in units of %s' END,
+				CASE WHEN c.item -> 'label' = c.item -> 'column' THEN quote_ident(a.attname) ELSE c.item ->> 'label' END, format_type(a.atttypid, a.atttypmod), c.item ->> 'unit') AS found
 		FROM pg_attribute a
 		JOIN jsonb_array_elements(mapping -> 'columns') WITH ORDINALITY AS c (item, ordinal) ON c.item ->> 'column' = a.attname
 		JOIN ledger.account_types t ON t.name = c.item #>> '{accounts,0}'

@@ -67,8 +67,8 @@ CREATE TABLE ledger.backfill_findings (
 CREATE UNIQUE INDEX backfill_findings_open ON ledger.backfill_findings (mapping_id, key) WHERE status = 'open';
 COMMENT ON TABLE ledger.backfill_findings IS 'Legacy rows from which nobody could be opened, and why; one open finding for each row. A run that does not find a row again resolves it.';
 COMMENT ON COLUMN ledger.backfill_findings.run_id IS 'The run that found it last.';
-COMMENT ON COLUMN ledger.backfill_findings.key IS 'The row''s key as text; of a row without a key its ctid.';
-COMMENT ON COLUMN ledger.backfill_findings.reason IS 'currency, negative, not_finite, digits, reserved, below_ledger, not_open, opened_before, null_key.';
+COMMENT ON COLUMN ledger.backfill_findings.key IS 'The row''s key as text; of a row without a key its ctid; of rows of none of the conditions what they have in its columns.';
+COMMENT ON COLUMN ledger.backfill_findings.reason IS 'currency, negative, not_finite, digits, reserved, below_ledger, not_open, opened_before, null_key, condition (one finding for all rows that have the same values and are of none of the conditions).';
 
 SELECT pg_catalog.pg_extension_config_dump('ledger.backfill_runs', '');
 SELECT pg_catalog.pg_extension_config_dump('ledger.backfill_runs_id_seq', '');

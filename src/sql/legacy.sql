@@ -76,7 +76,7 @@ COMMENT ON COLUMN ledger.legacy_writes.kind IS 'outside; posted: an outside writ
 
 COMMENT ON COLUMN ledger.legacy_writes.transaction_id IS 'The captured_write that it was posted by; with a kind other than posted that one is reversed.';
 COMMENT ON COLUMN ledger.legacy_writes.other_half IS 'Of a row that changed its key: the write of the user from whom, or to whom, it went.';
-COMMENT ON COLUMN ledger.legacy_writes.note IS 'Why it was not posted, with capture post.';
+COMMENT ON COLUMN ledger.legacy_writes.note IS 'Why it was not posted, with capture post; of a write that moved no amount, what it changed.';
 COMMENT ON COLUMN ledger.legacy_writes.xact_start IS 'When the transaction that wrote began: what it read may be as old.';
 COMMENT ON COLUMN ledger.legacy_writes.after_transaction IS 'The last transaction id taken before the write. Under the row''s lock, so it tells which of the user''s transactions came before.';
 

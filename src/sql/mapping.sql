@@ -240,6 +240,11 @@ CREATE FUNCTION ledger.legacy_count(legacy regclass, condition text) RETURNS big
 REVOKE ALL ON FUNCTION ledger.legacy_count(regclass, text) FROM PUBLIC;
 COMMENT ON FUNCTION ledger.legacy_count(regclass, text) IS 'Internal: counts the rows of a legacy table for which a condition holds, as the table''s owner.';
 
+CREATE FUNCTION ledger.legacy_ask(legacy regclass, expression text, condition text) RETURNS text
+	AS 'MODULE_PATHNAME', 'ledger_legacy_ask' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE SECURITY INVOKER;
+REVOKE ALL ON FUNCTION ledger.legacy_ask(regclass, text, text) FROM PUBLIC;
+COMMENT ON FUNCTION ledger.legacy_ask(regclass, text, text) IS 'Internal: an aggregate over the rows of a legacy table for which a condition holds, as the table''s owner.';
+
 /* ---- whether table, key and columns fit it -------------------------------------- */
 
 /* What kind of relation it is; the first check, and the others rest on it. */
@@ -579,6 +584,7 @@ DECLARE
 		FROM jsonb_array_elements(mapping -> 'columns') AS c (item));
 	bad bigint;
 	others bigint := 0;
+	values_found text;
 BEGIN
 	SELECT string_agg(format('(%s)', part), ' OR ') INTO conditions FROM (
 		SELECT format('(%4$s) AND NOT (t.%1$I IS NULL OR (%3$s OPERATOR(pg_catalog.>=) 0 AND %3$s OPERATOR(pg_catalog.<) 1e20 AND pg_catalog.scale(pg_catalog.trim_scale(%3$s)) OPERATOR(pg_catalog.<=) %2$s))',
@@ -609,7 +615,13 @@ BEGIN
 		others := ledger.legacy_count(legacy, format('(%s) IS NOT TRUE', mapped));
 	END IF;
 	IF others > 0 THEN
-		detail := format('%s Rows of none of the conditions, which the ledger passes over: %s.', detail, others);
+		values_found := ledger.legacy_ask(legacy, format('pg_catalog.array_to_string((pg_catalog.array_agg(DISTINCT (%s) ORDER BY (%1$s)))[1:5], '', '')',
+			(SELECT format('pg_catalog.concat_ws('' and '', %s)', string_agg(format('pg_catalog.concat(%L, COALESCE(pg_catalog.quote_literal(t.%I), ''NULL''))', w || ' ', w), ', ' ORDER BY w COLLATE "C"))
+				FROM jsonb_object_keys(mapping #> '{columns,0,where}') w)), format('(%s) IS NOT TRUE', mapped));
+		detail := concat_ws(' ', NULLIF(detail, 'Every row can be opened.'),
+			format('Rows of none of the conditions, whose money the ledger does not see: %s, with %s.', others, values_found));
+		hint := concat_ws(' ', hint, 'Correct these values, map them too, or keep the rows in another table.');
+		passed := false;
 	END IF;
 END
 $$;
