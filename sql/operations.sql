@@ -106,6 +106,18 @@ SELECT b.breakdown FROM ledger.get_balance(:alice) b;
 UPDATE ledger.account_types SET currency = 'USD' WHERE name = 'stash_balance';
 DELETE FROM ledger.account_types WHERE name = 'usdc_balance';
 
+-- A house account whose opening was wrong is opened anew once that is wholly reversed.
+SELECT ledger.open_house_balance('broker_operational', 'USD', 10, 'a wrong statement') AS wrong \gset
+SELECT ledger.open_house_balance('broker_operational', 'USD', 11, 'the right one');
+SELECT ledger.reverse_transaction(:wrong, 'part of it', 4, '00000000-0000-4000-8000-0000000000e1') > 0 AS reversed;
+SELECT ledger.open_house_balance('broker_operational', 'USD', 11, 'the right one');
+SELECT ledger.reverse_transaction(:wrong, 'the rest of it', 6, '00000000-0000-4000-8000-0000000000e2') > 0 AS reversed;
+SELECT ledger.open_house_balance('broker_operational', 'USD', 11, 'the right one') AS anew \gset
+SELECT :anew <> :wrong AS anew, ledger.open_house_balance('broker_operational', 'USD', 11, 'the right one') = :anew AS replayed;
+SELECT ledger.open_house_balance('broker_operational', 'USD', 12, 'another');
+SELECT ledger.reverse_transaction(:anew, 'never mind') > 0 AS reversed;
+SELECT ledger.open_house_balance('broker_operational', 'USD', 11, 'the right one') > :anew AS anew_again;
+
 SELECT * FROM public.ledger_oracle();
 \set ECHO none
 \i :done

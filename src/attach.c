@@ -199,12 +199,17 @@ static char *
 ask_table(Oid relid, const char *expression, const char *condition)
 {
 	MemoryContext context = CurrentMemoryContext;
-	char	   *name = quote_qualified_identifier(get_namespace_name(get_rel_namespace(relid)),
-												  get_rel_name(relid));
+	char	   *name;
 	OwnerContext saved;
 	char	   *value;
 
-	ledger_become(&saved, ledger_table_owner(relid));
+	/* whoever drops or renames it meanwhile waits */
+	LockRelationOid(relid, AccessShareLock);
+	if (get_rel_name(relid) == NULL)
+		raise_no_table(relid);
+	name = quote_qualified_identifier(get_namespace_name(get_rel_namespace(relid)),
+									  get_rel_name(relid));
+	ledger_become_reader(&saved, ledger_table_owner(relid), "pg_catalog, pg_temp");
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
 	if (SPI_execute(psprintf("SELECT %s FROM %s%s AS t WHERE %s", expression,

@@ -20,6 +20,7 @@
 #include "amount.h"
 #include "args.h"
 #include "errors.h"
+#include "journal.h"
 #include "operations.h"
 #include "posting.h"
 #include "reservation.h"
@@ -280,9 +281,42 @@ replenish_buffer(PG_FUNCTION_ARGS)
 	PG_RETURN_INT64(ledger_post(request));
 }
 
+/* The key of an account's opening: the first one that is not wholly reversed. */
+static char *
+house_opening_key(const char *type, const char *currency)
+{
+	char	   *first = psprintf("open_house_balance:%s:%s", type, currency);
+	char	   *text = first;
+	Store	   *journal = ledger_journal_open(AccessShareLock);
+	Snapshot	snapshot = RegisterSnapshot(GetTransactionSnapshot());
+
+	for (int n = 1;; n++)
+	{
+		pg_uuid_t	key;
+		JournalRow *rows;
+		JournalRow *reversals;
+		int64		id;
+		int			nreversals;
+
+		ledger_journal_key(text, &key);
+		id = ledger_journal_find_key(journal, &key, snapshot);
+		if (id == 0)
+			break;
+		nreversals = ledger_journal_reversals(journal, id, snapshot, &reversals);
+		if (nreversals == 0 || ledger_journal_transaction(journal, id, snapshot, &rows) != 1 ||
+			ledger_amount_cmp(ledger_journal_sum(reversals, nreversals), rows[0].amount) < 0)
+			break;
+		text = psprintf("%s:%d", first, n);
+	}
+	UnregisterSnapshot(snapshot);
+	ledger_store_close(journal);
+	return text;
+}
+
 /*
  * (account_type, currency, amount, reason): what a house account holds when
- * the ledger begins. Keyed on type and currency: once for each account.
+ * the ledger begins. Keyed on type and currency: once for each account, unless
+ * its opening was wrong and has been reversed.
  */
 static Datum
 open_house_balance(PG_FUNCTION_ARGS)
@@ -307,8 +341,8 @@ open_house_balance(PG_FUNCTION_ARGS)
 				 errmsg("account type %s in %s takes no opening balance", type->name, currency->code),
 				 errdetail("Users are opened from their legacy rows, and opening_balance is the other side of every opening."),
 				 errhint("Pass a type of the house, but opening_balance, and its currency.")));
-	request->key_text = psprintf("open_house_balance:%s:%s", type->name, currency->code);
-	request->conflict_hint = "An account is opened once; use post() against opening_balance to correct it.";
+	request->key_text = house_opening_key(type->name, currency->code);
+	request->conflict_hint = "An account is opened once; reverse that opening if it is wrong, then open it anew.";
 	account = ledger_posting_account(request, type->name, NULL, currency->code);
 	opening = ledger_posting_account(request, LEDGER_OPENING_BALANCE, NULL, currency->code);
 	if (type->debit_normal)
