@@ -213,6 +213,29 @@ RESET ledger.capture;
 SELECT who, kind, deltas FROM captured OFFSET (SELECT count(*) - 2 FROM captured);
 SELECT right(user_id::text, 1) AS who, legacy_column, before, after FROM ledger.repair(direction => 'ledger', dry_run => false, reason => 'record');
 
+-- The old code's conversion leaves two currencies, which are settled one by one, or both at once.
+UPDATE balances SET pending_deposits = pending_deposits - 5, buying_power = buying_power + 5 WHERE user_id = :alice;
+SELECT max(transaction_id) AS item FROM ledger.suspense_items \gset
+\set items 'SELECT account_type, currency, amount, remaining, settled_by IS NOT NULL AS settled FROM ledger.suspense_items WHERE transaction_id = ' :item ' ORDER BY 1'
+:items;
+SELECT ledger.settle_suspense(:item, 'system_buffer_fiat', 'at the converter') AS usd \gset
+:items;
+SELECT ledger.settle_suspense(:item, 'system_buffer_fiat', 'at the converter') = :usd AS replayed;
+SELECT ledger.settle_suspense(:item, 'fx_clearing', 'the rest') AS usdc \gset
+:items;
+SELECT id, entries FROM posted WHERE id IN (:usd, :usdc) ORDER BY id;
+SELECT ledger.settle_suspense(:item, 'fx_clearing', 'the rest') = :usdc AS replayed, ledger.settle_suspense(:item, 'system_buffer_fiat', 'again') = :usd AS the_other;
+SELECT public.raises(format('SELECT ledger.settle_suspense(%s, %L, %L)', :item, t, 'another')) FROM unnest(ARRAY['broker_operational', 'house_equity', 'system_buffer_usdc']) t;
+SELECT ledger.reverse_transaction(:usd, 'not so') > 0 AS reversed;
+:items;
+SELECT ledger.settle_suspense(:item, 'broker_operational', 'so') > :usdc AS settled;
+:items;
+UPDATE balances SET pending_deposits = pending_deposits + 5 WHERE user_id = :alice;
+SELECT max(transaction_id) AS item FROM ledger.suspense_items \gset
+SELECT public.raises(format('SELECT ledger.settle_suspense(%s, %L, %L)', :item, 'system_buffer_fiat', 'another currency'));
+SELECT count(*) FROM (SELECT ledger.settle_suspense(transaction_id, 'fx_clearing', 'all at once') FROM (SELECT DISTINCT transaction_id FROM ledger.suspense_items WHERE settled_by IS NULL) i) s;
+SELECT count(*) AS left FROM ledger.suspense_items WHERE settled_by IS NULL;
+
 -- Nobody else posts with these types; and a row put in by hand posts nothing.
 SELECT public.raises(format('SELECT ledger.post(%L, ARRAY[ROW(1, 2, 1)::ledger.posting])', t)) FROM unnest(ARRAY['captured_write', 'repair', 'suspense_settlement']) t;
 SELECT result, message FROM ledger.post_batch(ARRAY[jsonb_populate_record(NULL::ledger.transfer,

@@ -5,7 +5,8 @@
  * An item is a transaction of such a type. With it count its reversals, its
  * settlements and the reversals of those: what all of them leave on the
  * suspense accounts is what remains of it. A settlement is keyed on the item
- * and the number of settlements before it, so it is found by its key.
+ * and the number of settlements before it, so it is found by its key. One that
+ * has left several currencies may be settled currency by currency.
  *
  * Locks: those of a posting between house accounts, then the first journal row
  * of the item, as a reversal of it takes it: settlements and reversals of one
@@ -28,7 +29,10 @@ typedef struct Side
 {
 	LedgerAccount account;
 	Numeric		left;			/* debits less credits of the whole family */
-	int			suspense;		/* index into the request's accounts */
+	int64		settled_by;		/* the last settlement that is not reversed; 0: none */
+	int64		settled_with;	/* its house account */
+	bool		wanted;			/* the house's type has an account in the currency */
+	int			suspense;		/* index into the request's accounts, if wanted */
 	int			house;
 } Side;
 
@@ -42,8 +46,6 @@ typedef struct SuspenseItem
 	/* as of a snapshot */
 	int			members;		/* transactions of the family */
 	int			nsettlements;
-	int64		settled_by;		/* the last one that is not reversed; 0: none */
-	int64		settled_with;	/* its house account, of the first posting */
 } SuspenseItem;
 
 /* ---- the item ------------------------------------------------------------------------------ */
@@ -148,15 +150,23 @@ count_with_reversals(SuspenseItem *item, Store *journal, const JournalRow *rows,
 	return nreversals > 0;
 }
 
-static bool
-is_side(const SuspenseItem *item, int64 account_id)
+/* A settlement that stands: which sides it has settled, and with what. */
+static void
+note_settlement(SuspenseItem *item, const JournalRow *rows, int n)
 {
-	for (int i = 0; i < item->nsides; i++)
+	for (int i = 0; i < n; i++)
 	{
-		if (item->sides[i].account.id == account_id)
-			return true;
+		for (int j = 0; j < item->nsides; j++)
+		{
+			Side	   *side = &item->sides[j];
+			bool		debit = rows[i].debit_account_id == side->account.id;
+
+			if (!debit && rows[i].credit_account_id != side->account.id)
+				continue;
+			side->settled_by = rows[i].transaction_id;
+			side->settled_with = debit ? rows[i].credit_account_id : rows[i].debit_account_id;
+		}
 	}
-	return false;
 }
 
 static void
@@ -165,9 +175,11 @@ look(SuspenseItem *item, Store *journal, Snapshot snapshot)
 	int64		id = item->rows[0].transaction_id;
 
 	item->members = item->nsettlements = 0;
-	item->settled_by = item->settled_with = 0;
 	for (int i = 0; i < item->nsides; i++)
+	{
 		item->sides[i].left = ledger_amount_zero();
+		item->sides[i].settled_by = item->sides[i].settled_with = 0;
+	}
 	(void) count_with_reversals(item, journal, item->rows, item->nrows, snapshot);
 	for (;;)
 	{
@@ -182,11 +194,8 @@ look(SuspenseItem *item, Store *journal, Snapshot snapshot)
 			return;
 		item->nsettlements++;
 		n = ledger_journal_transaction(journal, settlement, snapshot, &rows);
-		if (count_with_reversals(item, journal, rows, n, snapshot))
-			continue;
-		item->settled_by = settlement;
-		item->settled_with = is_side(item, rows[0].debit_account_id) ?
-			rows[0].credit_account_id : rows[0].debit_account_id;
+		if (!count_with_reversals(item, journal, rows, n, snapshot))
+			note_settlement(item, rows, n);
 	}
 }
 
@@ -228,27 +237,38 @@ arg_house_type(FunctionCallInfo fcinfo, int n)
 	return type;
 }
 
-/* The accounts on both sides; raises LG010 if the type is of another currency. */
+/*
+ * The accounts on both sides, in the currencies that the type has; raises LG010
+ * if the transaction has left nothing in one of them.
+ */
 static void
 name_accounts(SuspenseItem *item, PostingRequest *request, const LedgerAccountType *type)
 {
+	const char *left = NULL;
+	bool		any = item->nsides == 0;
+
 	for (int i = 0; i < item->nsides; i++)
 	{
 		Side	   *side = &item->sides[i];
 
-		if (type->currency && type->currency != side->account.currency)
-			ereport(ERROR,
-					(errcode(ERRCODE_LG_NOT_ALLOWED),
-					 errmsg("account type %s is in %s, not in %s", type->name,
-							type->currency->code, side->account.currency->code),
-					 errdetail("The transaction has left %s on legacy_suspense.",
-							   side->account.currency->code),
-					 errhint("Pass a type with an account in each currency, for example house_equity.")));
+		side->wanted = type->currency == NULL || type->currency == side->account.currency;
+		any |= side->wanted;
+		left = left ? psprintf("%s and %s", left, side->account.currency->code) :
+			side->account.currency->code;
+		if (!side->wanted)
+			continue;
 		side->suspense = ledger_posting_account(request, LEDGER_LEGACY_SUSPENSE, NULL,
 												side->account.currency->code);
 		side->house = ledger_posting_account(request, type->name, NULL,
 											 side->account.currency->code);
 	}
+	if (!any)
+		ereport(ERROR,
+				(errcode(ERRCODE_LG_NOT_ALLOWED),
+				 errmsg("account type %s is in %s, not in %s", type->name,
+						type->currency->code, left),
+				 errdetail("The transaction has left %s on legacy_suspense.", left),
+				 errhint("Pass a type with an account in that currency, for example house_equity.")));
 }
 
 static void
@@ -257,7 +277,7 @@ add_lines(const SuspenseItem *item, PostingRequest *request)
 	for (int i = 0; i < item->nsides; i++)
 	{
 		const Side *side = &item->sides[i];
-		int			sign = ledger_amount_sign(side->left);
+		int			sign = side->wanted ? ledger_amount_sign(side->left) : 0;
 		Numeric		amount = sign < 0 ? ledger_amount_negate(side->left) : side->left;
 
 		if (sign == 0)
@@ -268,29 +288,45 @@ add_lines(const SuspenseItem *item, PostingRequest *request)
 	}
 }
 
-/* Nothing remains: the settlement that there is, if it is with the same type. */
-static int64
-settled_already(const SuspenseItem *item, const PostingRequest *request, const LedgerAccountType *type)
+static const LedgerAccountType *
+type_of_account(const PostingRequest *request, int64 account_id)
 {
 	LedgerAccount account = {0};
-	int64		id = item->rows[0].transaction_id;
 	Snapshot	latest;
 
-	if (item->settled_by == 0)
-		no_item(id, "It was reversed, or its postings cancel out.");
-	account.id = item->settled_with;
+	account.id = account_id;
 	/* it may have been opened since S, as the settlement may have been made */
 	latest = RegisterSnapshot(GetLatestSnapshot());
 	if (!ledger_account_find_by_id(request->store, &account, latest))
 		elog(ERROR, "account " INT64_FORMAT " is gone", account.id);
 	UnregisterSnapshot(latest);
-	if (account.type == type)
-		return item->settled_by;
+	return account.type;
+}
+
+/* Nothing remains in the type's currencies: the settlement with it, if there is one. */
+static int64
+settled_already(const SuspenseItem *item, const PostingRequest *request, const LedgerAccountType *type)
+{
+	int64		id = item->rows[0].transaction_id;
+	const Side *settled = NULL;
+
+	for (int i = 0; i < item->nsides; i++)
+	{
+		const Side *side = &item->sides[i];
+
+		if (!side->wanted || side->settled_by == 0)
+			continue;
+		if (type_of_account(request, side->settled_with) == type)
+			return side->settled_by;
+		settled = side;
+	}
+	if (settled == NULL)
+		no_item(id, "It was reversed, or its postings cancel out.");
 	ereport(ERROR,
 			(errcode(ERRCODE_LG_IDEMPOTENCY_CONFLICT),
 			 errmsg("transaction " INT64_FORMAT " is settled with another account", id),
-			 errdetail("Transaction " INT64_FORMAT " has settled it with %s.", item->settled_by,
-					   account.type->name),
+			 errdetail("Transaction " INT64_FORMAT " has settled it with %s.", settled->settled_by,
+					   type_of_account(request, settled->settled_with)->name),
 			 errhint("Reverse that transaction first, then settle it anew.")));
 	return 0;
 }

@@ -83,4 +83,4 @@ COMMENT ON COLUMN ledger.suspense_items.remaining IS 'What is still on legacy_su
 CREATE FUNCTION ledger.settle_suspense(transaction_id bigint, account_type text, reason text) RETURNS bigint
 	AS 'MODULE_PATHNAME', 'ledger_settle_suspense' LANGUAGE C VOLATILE PARALLEL UNSAFE SECURITY INVOKER;
 REVOKE ALL ON FUNCTION ledger.settle_suspense(bigint, text, text) FROM PUBLIC;
-COMMENT ON FUNCTION ledger.settle_suspense(bigint, text, text) IS 'Moves what a captured write or a repair of the ledger has left on legacy_suspense to a house account of the type, and returns the id of that transaction (type suspense_settlement); the same again returns the same id. Errors: 22004, 22001, 22023, LG010, 55000, LG002.';
+COMMENT ON FUNCTION ledger.settle_suspense(bigint, text, text) IS 'Moves what a captured write or a repair of the ledger has left on legacy_suspense to a house account of the type, in the type''s currency if it has one, and returns the id of that transaction (type suspense_settlement); the same again returns the same id. Errors: 22004, 22001, 22023, LG010, 55000, LG002.';
