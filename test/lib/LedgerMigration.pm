@@ -116,6 +116,16 @@ sub start_load
 sub start_old { start_load('old', 2, $table->{load}) }
 sub start_new { start_load('new', 4, map { $new_service{$_} } sort keys %new_service) }
 
+# So long nobody may stand: a second, unless the machine does much else beside
+# this, which keeps some six processes waiting for a processor.
+sub stall_ms
+{
+	my ($load) = -r '/proc/loadavg' ? split ' ', slurp_file('/proc/loadavg') : 0;
+
+	note("the machine's load is $load") if $load > 8;
+	return STALL_MS * ($load > 8 ? $load / 8 : 1);
+}
+
 # Waits for loads whose sessions have gone, and looks what they met.
 sub end_load
 {
@@ -131,7 +141,7 @@ sub end_load
 	cmp_ok(scalar @latencies, '>', 0, "$phase: it did work (" . @latencies . ' transactions)');
 	foreach (@latencies) { $worst = $_ if $_ > $worst }
 	$load->{worst} = (sort { $b <=> $a } @latencies)[0] // 0;
-	cmp_ok($load->{worst}, '<', STALL_MS, sprintf '%s: and never stood for a second (%.0f ms)', $phase, $load->{worst});
+	cmp_ok($load->{worst}, '<', stall_ms(), sprintf '%s: and never stood for a second (%.0f ms)', $phase, $load->{worst});
 }
 
 sub stop_loads
