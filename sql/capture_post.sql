@@ -50,6 +50,7 @@ SELECT ledger.reserve_for_investment(:bob, 15) > 0 AS reserved;
 SET SESSION AUTHORIZATION regress_ledger_billing;
 UPDATE balances SET pending_deposits = pending_deposits - 10, buying_power = 5 WHERE user_id = '00000000-0000-4000-8000-00000000000b';
 RESET SESSION AUTHORIZATION;
+SELECT legacy_column, cause, detail FROM ledger.explain_discrepancy(:bob);
 UPDATE balances SET pending_deposits = pending_deposits + 10, buying_power = 0 WHERE user_id = :bob;
 SELECT * FROM captured WHERE who = 'b' OFFSET 1;
 BEGIN;

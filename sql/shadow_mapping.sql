@@ -69,6 +69,8 @@ SELECT legacy_column, before, after FROM ledger.repair(:one, dry_run => false, r
 -- A user whose id is no integer has no row, and can have none.
 SELECT usdc_balance, source FROM ledger.get_user_balance(:alice);
 SELECT ledger.credit_user_usdc(:alice, 1, 'deposit') > 0 AS posted;
+SELECT public.raises(format('SELECT ledger.repair(%L)', :alice)) AS dry_run;
+SELECT public.raises(format('SELECT ledger.repair(%L, dry_run => false, reason => %L)', :alice, 'a test')) AS real_one;
 SELECT ledger.debit_user_usdc(:alice, 1, 'withdrawal') > 0 AS posted;
 -- An amount beyond the column: likewise.
 ALTER TABLE wallets ALTER balance_cents TYPE int;
@@ -124,6 +126,12 @@ SELECT * FROM ledger.reconcile() WHERE status <> 'missing_ledger';
 SELECT check_name, detail FROM ledger.verify() WHERE NOT passed;
 SELECT shadow_mode FROM ledger.configure(shadow_mode => false);
 SELECT ledger.detach_legacy('wallets');
+
+-- What a mapping cannot be, and which member is wrong.
+SELECT public.raises(format('SELECT ledger.legacy_preflight(%L, %L)', 'wallets', format('{"columns": [%s]}', c))) FROM unnest(ARRAY[
+	'5', '{"column": 5, "accounts": ["usdc_balance"]}', '{"column": "a"}', '{"column": "a", "accounts": ["usdc_balance"], "units": 0.01}',
+	'{"column": "a", "accounts": ["usdc_balance"]}, {"column": "a", "accounts": ["fiat_exposure"]}',
+	'{"column": "a", "accounts": ["usdc_balance"]}, {"column": "b", "accounts": ["usdc_balance"]}']) c;
 
 -- Text that holds a uuid.
 CREATE TABLE texts (user_id varchar(40) PRIMARY KEY, amount numeric(20,2), other numeric);

@@ -235,6 +235,8 @@ extern void ledger_legacy_add(LegacyTable *table, const pg_uuid_t *user_id,
 							  const Numeric *deltas, LegacyRow *row);
 extern void ledger_legacy_set(LegacyTable *table, const pg_uuid_t *user_id,
 							  const Numeric *values, LegacyRow *row);
+/* Raises 22003 if the user cannot have a row. */
+extern void ledger_legacy_check_user(const LegacyTable *table, const pg_uuid_t *user_id);
 extern void ledger_legacy_insert(LegacyTable *table, const pg_uuid_t *user_id, int group,
 								 const Numeric *values, LegacyRow *row);
 

@@ -502,13 +502,8 @@ ledger_legacy_set(LegacyTable *table, const pg_uuid_t *user_id, const Numeric *v
 	update_rows(table, PLAN_SET, user_id, values, row);
 }
 
-/*
- * Inserts the row of a group unless one is in the way (*row does not have it
- * then); what *row has of others stays.
- */
 void
-ledger_legacy_insert(LegacyTable *table, const pg_uuid_t *user_id, int group,
-					 const Numeric *values, LegacyRow *row)
+ledger_legacy_check_user(const LegacyTable *table, const pg_uuid_t *user_id)
 {
 	Datum		key;
 
@@ -519,5 +514,16 @@ ledger_legacy_insert(LegacyTable *table, const pg_uuid_t *user_id, int group,
 						DatumGetCString(DirectFunctionCall1(uuid_out, UUIDPGetDatum(user_id))),
 						table->name),
 				 errdetail("Its key is an integer, and the user's id is not one of integer_to_uuid().")));
+}
+
+/*
+ * Inserts the row of a group unless one is in the way (*row does not have it
+ * then); what *row has of others stays.
+ */
+void
+ledger_legacy_insert(LegacyTable *table, const pg_uuid_t *user_id, int group,
+					 const Numeric *values, LegacyRow *row)
+{
+	ledger_legacy_check_user(table, user_id);
 	(void) execute(table, PLAN_INSERT, group, user_id, values, row);
 }

@@ -147,7 +147,11 @@ repair_legacy(Repair *repair)
 		values[i] = repair->chosen[i] || missing & (1 << repair->table->columns[i].group) ?
 			repair->columns[i].ledger_value : NULL;
 	if (repair->dry_run)
+	{
+		if (missing)
+			ledger_legacy_check_user(repair->table, &repair->user_id);
 		ledger_mirror_check(repair->table, values);
+	}
 	else
 		ledger_repair_write_row(repair->table, &repair->user_id, &repair->row, values);
 	for (int i = 0; i < repair->table->ncolumns; i++)

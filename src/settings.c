@@ -29,6 +29,7 @@
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/inval.h"
+#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
@@ -471,6 +472,9 @@ wait_for_locks(SettingsWait *lock, int64 lock_wait_ms, SettingsLocked *result)
 		if (now >= deadline)
 			ereport(ERROR,
 					(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+					 lock->nrelids > 1 && get_rel_name(lock->relids[1]) ?
+					 errmsg("could not lock the settings and table %s within " INT64_FORMAT " ms",
+							quote_identifier(get_rel_name(lock->relids[1])), lock_wait_ms) :
 					 errmsg("could not lock the settings within " INT64_FORMAT " ms", lock_wait_ms),
 					 errdetail_internal("%s", lock->blockers),
 					 errhint("Try again when these transactions have ended%s.",

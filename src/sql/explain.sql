@@ -72,13 +72,14 @@ CREATE FUNCTION ledger.explain_writes(user_id uuid, mapping_id smallint, max_row
 AS $$
 	SELECT w.id, d.key, d.value::numeric, (w.before ->> c.column_name)::numeric * c.unit, (w.after ->> c.column_name)::numeric * c.unit, w.operation,
 		w.after IS NULL AND w.kind <> 'mirror_side_effect', w.kind, w.at, w.xact, w.xact_start, COALESCE(w.after_transaction, 0),
-		format('%s by role %s, application "%s"', w.operation, w.acting_role, w.application_name),
+		format('%s by role %s, application "%s"%s', w.operation, w.acting_role, w.application_name, CASE WHEN w.deltas = '{}' THEN '; ' ELSE '; not posted: ' END || w.note),
 		CASE WHEN s.assigned IS NULL THEN NULL
 			ELSE regexp_replace(s.assigned, format('excluded\s*\.\s*"?%s"?', c.column_name), '', 'gi') !~* format('\m%s\M', c.column_name) END,
 		ARRAY(SELECT m[1]::numeric * c.unit FROM regexp_matches(s.assigned, '(?<![a-z0-9_$.])([0-9]{1,30}(?:\.[0-9]{1,40})?)', 'gi') m LIMIT 10)
 	FROM (
 		SELECT * FROM ledger.legacy_writes l
 		WHERE l.user_id = explain_writes.user_id AND l.mapping_id = explain_writes.mapping_id
+			AND l.note IS DISTINCT FROM 'the row is of none of the mapping''s conditions'
 		ORDER BY l.id DESC LIMIT explain_writes.max_rows
 	) w
 	LEFT JOIN LATERAL jsonb_each_text(w.deltas) d ON true

@@ -68,7 +68,8 @@ BEGIN
 		seen := seen || types;
 		IF jsonb_path_exists(clean, '$[*] ? (@.label == $name)', jsonb_build_object('name', item -> 'label')) THEN
 			RAISE EXCEPTION 'column % is mapped twice', item ->> 'label'
-				USING ERRCODE = 'invalid_parameter_value';
+				USING ERRCODE = 'invalid_parameter_value',
+					  HINT = 'Name all its account types in one member of "columns", or give each a "where" of its own.';
 		END IF;
 		clean := clean || jsonb_build_array(item);
 	END LOOP;
@@ -95,7 +96,12 @@ BEGIN
 	   OR item - ARRAY['column', 'accounts', 'unit', 'where'] <> '{}' THEN
 		RAISE EXCEPTION 'invalid column % in the mapping', item
 			USING ERRCODE = 'invalid_parameter_value',
-				  DETAIL = 'A column is an object with the members "column", a name, and "accounts", an array of 1 to 8 account types, and perhaps "unit" and "where".';
+				  DETAIL = CASE WHEN jsonb_typeof(item) <> 'object' THEN 'It is no object.'
+					WHEN COALESCE(jsonb_typeof(item -> 'column'), '') <> 'string' THEN 'Its "column" is missing or no name.'
+					WHEN item - ARRAY['column', 'accounts', 'unit', 'where'] <> '{}' THEN
+						format('Unknown: %s.', (SELECT string_agg(to_json(k)::text, ', ' ORDER BY k) FROM jsonb_object_keys(item - ARRAY['column', 'accounts', 'unit', 'where']) k))
+					ELSE 'Its "accounts" is missing or no array of 1 to 8 account types.' END,
+				  HINT = 'A column has the members "column" and "accounts", and perhaps "unit" and "where".';
 	END IF;
 	IF item ? 'unit' AND (CASE WHEN jsonb_typeof(item -> 'unit') <> 'number' THEN true
 			ELSE (item ->> 'unit')::numeric <= 0 OR scale((item ->> 'unit')::numeric) > 30
@@ -220,7 +226,8 @@ BEGIN
 		END IF;
 		IF type_name = ANY (seen) OR pg_catalog.cardinality(pg_catalog.array_positions(types, type_name)) > 1 THEN
 			RAISE EXCEPTION 'account type % is mapped twice', type_name
-				USING ERRCODE = 'invalid_parameter_value';
+				USING ERRCODE = 'invalid_parameter_value',
+					  HINT = 'Leave it in one column.';
 		END IF;
 		IF found_currency <> COALESCE(first_currency, found_currency) THEN
 			RAISE EXCEPTION 'column % is mapped to accounts in % and %', legacy_column, first_currency, found_currency
