@@ -117,6 +117,16 @@ ledger_arg_text(FunctionCallInfo fcinfo, int n, const char *name, int max)
 	return PG_GETARG_TEXT_PP(n);
 }
 
+/* NULL where it may be left out. */
+text *
+ledger_arg_reason_text(FunctionCallInfo fcinfo, int n)
+{
+	if (PG_ARGISNULL(n))
+		return NULL;
+	ledger_refusal_raise(ledger_refuse_name(PG_GETARG_DATUM(n), "reason", LEDGER_MAX_TEXT));
+	return PG_GETARG_TEXT_PP(n);
+}
+
 const char *
 ledger_arg_name(FunctionCallInfo fcinfo, int n, const char *name, int max)
 {

@@ -38,6 +38,7 @@ extern Numeric ledger_arg_amount(FunctionCallInfo fcinfo, int n, const char *cur
 extern int64 ledger_arg_lock_wait(FunctionCallInfo fcinfo, int n);
 
 /* max in bytes. The name form must not be empty; NULL for SQL's NULL. */
+extern text *ledger_arg_reason_text(FunctionCallInfo fcinfo, int n);
 extern text *ledger_arg_text(FunctionCallInfo fcinfo, int n, const char *name, int max);
 extern const char *ledger_arg_name(FunctionCallInfo fcinfo, int n, const char *name, int max);
 

@@ -116,6 +116,22 @@ run_for_caller(FunctionCallInfo fcinfo, const char *sql, const Oid *argtypes, bo
 
 /* ---- functions ---------------------------------------------------------------------- */
 
+/*
+ * The first table that is attached after the last migration is done begins
+ * another. Its attaching has the settings' lock.
+ */
+static void
+begin_anew(void)
+{
+	LedgerSettings new = *ledger_settings_row();
+
+	if (new.phase != LEDGER_RETIRED || ledger_legacy_tables() == NIL)
+		return;
+	new.phase = LEDGER_MIGRATING;
+	new.shadow_mode = new.strict_mode = new.source_legacy = false;
+	ledger_settings_change(&new, cstring_to_text("a table is attached after the last migration was done"));
+}
+
 static const Oid attach_types[] = {REGCLASSOID, JSONBOID, NAMEOID, TEXTOID, TEXTARRAYOID};
 
 static void
@@ -131,6 +147,8 @@ attach(FunctionCallInfo fcinfo, bool really)
 	InitMaterializedSRF(fcinfo, 0);
 	run_for_caller(fcinfo, "SELECT * FROM ledger.legacy_attach($1, $2, $3, $4, $5, $6, $7)",
 				   attach_types, really);
+	if (really)
+		begin_anew();
 }
 
 PG_FUNCTION_INFO_V1(ledger_attach_legacy);
@@ -174,7 +192,7 @@ ledger_configure_capture(PG_FUNCTION_ARGS)
 	require(fcinfo, 0, "legacy");
 	require(fcinfo, 1, "capture");
 	require(fcinfo, 2, "reason");
-	(void) ledger_arg_text(fcinfo, 2, "reason", LEDGER_MAX_TEXT);
+	(void) ledger_arg_reason_text(fcinfo, 2);
 	check_may_change(PG_GETARG_OID(0), "ledger.configure_capture()");
 	run_for_caller(fcinfo, "SELECT ledger.legacy_configure_capture($1, $2, $3, $4) WHERE $5",
 				   types, true);

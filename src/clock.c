@@ -93,7 +93,7 @@ ledger_set_test_clock(PG_FUNCTION_ARGS)
 				 errmsg("must be superuser to set a test clock"),
 				 errhint("Wait for as long as the gates want.")));
 	ledger_arg_required(fcinfo, 1, "reason");
-	reason = ledger_arg_text(fcinfo, 1, "reason", LEDGER_MAX_TEXT);
+	reason = ledger_arg_reason_text(fcinfo, 1);
 	PreventCommandIfReadOnly("ledger.set_test_clock()");
 	PreventCommandIfParallelMode("ledger.set_test_clock()");
 	PreventCommandDuringRecovery("ledger.set_test_clock()");

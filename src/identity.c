@@ -157,7 +157,7 @@ ledger_resume(PG_FUNCTION_ARGS)
 	LedgerSettings settings;
 
 	ledger_arg_required(fcinfo, 0, "reason");
-	reason = ledger_arg_text(fcinfo, 0, "reason", LEDGER_MAX_TEXT);
+	reason = ledger_arg_reason_text(fcinfo, 0);
 	PreventCommandIfReadOnly("ledger.resume()");
 	PreventCommandIfParallelMode("ledger.resume()");
 	PreventCommandDuringRecovery("ledger.resume()");

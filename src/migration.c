@@ -17,8 +17,7 @@
  * locks, so that little is left for it.
  *
  * SQL on our tables runs as the extension's owner, and the log has the caller.
- * Repairs run in the caller's own name, who has the right, one user in a
- * subtransaction, so that one who cannot be repaired is in nobody's way.
+ * Repairs (catch_up.c) run in the caller's own name, who has the right.
  *
  * Memory: the SPI procedure's context, which outlives the commits.
  */
@@ -39,9 +38,9 @@
 #include "utils/resowner.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
-#include "utils/uuid.h"
 
 #include "args.h"
+#include "catch_up.h"
 #include "clock.h"
 #include "errors.h"
 #include "legacy.h"
@@ -53,8 +52,6 @@
 #define MARK_PAUSE_MS	20
 #define FEW_USERS		2000	/* so many are compared under the locks */
 #define MAX_PASSES		5
-#define BATCH			100		/* users that are repaired in one transaction */
-#define MAX_TRIES		5		/* of a repair that met somebody */
 
 /* ---- a call ------------------------------------------------------------------------ */
 
@@ -85,9 +82,21 @@ static text *
 arg_reason(FunctionCallInfo fcinfo, int n)
 {
 	ledger_arg_required(fcinfo, n, "reason");
-	return (text *) DatumGetPointer(datumCopy(PointerGetDatum(ledger_arg_text(fcinfo, n, "reason",
-																			   LEDGER_MAX_TEXT)),
-											  false, -1));
+	return (text *) DatumGetPointer(datumCopy(PointerGetDatum(ledger_arg_reason_text(fcinfo, n)), false, -1));
+}
+
+/* Hours and days that have not passed are no ground for what cannot be undone. */
+static void
+warn_of_test_clock(void)
+{
+	const LedgerSettings *now = ledger_settings_row();
+
+	if (now->has_test_clock)
+		ereport(WARNING,
+				(errmsg("a test clock is on: the time that was waited for may not have passed"),
+				 errdetail("It is %s off.",
+						   DatumGetCString(DirectFunctionCall1(interval_out, IntervalPGetDatum(&now->test_clock)))),
+				 errhint("Rehearse in a copy of the database; its stamps stay when the clock is ended.")));
 }
 
 static Datum
@@ -217,6 +226,7 @@ check_since(const Mark *mark)
 	return check;
 }
 
+/* Whoever had an id when the first was made; a snapshot's xmax would not tell. */
 static bool
 ends_before(const Mark *first, const Mark *second)
 {
@@ -265,7 +275,8 @@ raise_different(const Check *check, const char *when)
 		return;
 	ereport(ERROR,
 			(errcode(ERRCODE_LG_DISCREPANCY),
-			 errmsg("balance discrepancy: " INT64_FORMAT " users differ %s", check->different, when),
+			 errmsg("balance discrepancy: " INT64_FORMAT " %s %s", check->different,
+					check->different == 1 ? "user differs" : "users differ", when),
 			 errdetail_internal("%s", check->named ? check->named : ""),
 			 errhint("Nothing was changed; see ledger.explain_discrepancy() for each.")));
 }
@@ -306,6 +317,7 @@ typedef struct Gates
 	char	   *detail;
 	char	   *hint;			/* of the first */
 	char	   *hard;			/* those that cannot be forced; NULL: none */
+	char	   *hard_hint;		/* of the first of these */
 } Gates;
 
 static Gates
@@ -317,15 +329,18 @@ closed_gates(void)
 	(void) query("SELECT COALESCE(array_agg(g.gate ORDER BY g.n), '{}'), string_agg(g.gate, ', ' ORDER BY g.n),"
 				 " string_agg(format('%s: %s.', g.gate, g.observed), ' ' ORDER BY g.n),"
 				 " (array_agg(g.hint ORDER BY g.n))[1],"
-				 " string_agg(g.gate, ', ' ORDER BY g.n) FILTER (WHERE g.gate IN"
-				 "  ('phase', 'capture', 'no_prepared_transaction', 'no_copy'))"
-				 " FROM (SELECT r.*, row_number() OVER () AS n FROM ledger.readiness() r) g WHERE NOT g.passed",
+				 " string_agg(g.gate, ', ' ORDER BY g.n) FILTER (WHERE g.hard),"
+				 " (array_agg(g.hint ORDER BY g.n) FILTER (WHERE g.hard))[1]"
+				 " FROM (SELECT r.*, row_number() OVER () AS n, r.gate IN"
+				 "  ('phase', 'capture', 'no_prepared_transaction', 'no_copy') AS hard"
+				 "  FROM ledger.readiness() r) g WHERE NOT g.passed",
 				 0, NULL, NULL, NULL);
 	gates.names = datumCopy(column(1, &isnull), false, -1);
 	gates.list = text_column(2);
 	gates.detail = text_column(3);
 	gates.hint = text_column(4);
 	gates.hard = text_column(5);
+	gates.hard_hint = text_column(6);
 	return gates;
 }
 
@@ -339,7 +354,7 @@ check_gates(const Gates *gates, bool force)
 			 force ? errmsg("gates that cannot be forced are closed: %s", gates->hard) :
 			 errmsg("not ready to cut over: closed gates %s", gates->list),
 			 errdetail_internal("%s", gates->detail),
-			 errhint("%s", gates->hint)));
+			 errhint("%s", force ? gates->hard_hint : gates->hint)));
 }
 
 /* ---- cut_over() ------------------------------------------------------------------------------ */
@@ -356,6 +371,21 @@ typedef struct CutOver
 	double		held_ms;
 } CutOver;
 
+static void
+refuse_cut_over(const LedgerSettings *now)
+{
+	if (now->phase != LEDGER_MIGRATING)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("the cut-over is done already"),
+				 errhint("See ledger.migration_status().")));
+	if (ledger_legacy_tables() == NIL)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("there is no attached legacy table to cut over from"),
+				 errhint("Call ledger.attach_legacy().")));
+}
+
 /* The locks, the last check, the new settings. */
 static void
 switch_over(CutOver *cut)
@@ -369,11 +399,7 @@ switch_over(CutOver *cut)
 	began = GetCurrentTimestamp();
 	cut->got_locks = true;
 	now = ledger_settings_row();
-	if (now->phase != LEDGER_MIGRATING)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("the cut-over is done already"),
-				 errhint("See ledger.migration_status().")));
+	refuse_cut_over(now);
 	new.has_test_clock = now->has_test_clock;
 	new.test_clock = now->test_clock;
 	cut->under = check_since(&cut->mark);
@@ -387,6 +413,7 @@ rehearse(CutOver *cut)
 {
 	MemoryContext context = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
+	ErrorData  *volatile error = NULL;
 
 	BeginInternalSubTransaction(NULL);
 	MemoryContextSwitchTo(context);
@@ -396,15 +423,17 @@ rehearse(CutOver *cut)
 	}
 	PG_CATCH();
 	{
-		if (geterrcode() != ERRCODE_LOCK_NOT_AVAILABLE)
-			PG_RE_THROW();
 		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
 		FlushErrorState();
 	}
 	PG_END_TRY();
+	/* before anything is raised: outside a block nobody else would end it */
 	RollbackAndReleaseCurrentSubTransaction();
 	MemoryContextSwitchTo(context);
 	CurrentResourceOwner = owner;
+	if (error && error->sqlerrcode != ERRCODE_LOCK_NOT_AVAILABLE)
+		ReThrowError(error);
 }
 
 static void
@@ -467,6 +496,8 @@ ledger_cut_over(PG_FUNCTION_ARGS)
 	begin_call(fcinfo, "ledger.cut_over()");
 	if (force || !PG_ARGISNULL(2))
 		cut.reason = arg_reason(fcinfo, 2);
+	refuse_cut_over(ledger_settings_row());
+	warn_of_test_clock();
 	cut.gates = closed_gates();
 	if (!dry_run)
 		check_gates(&cut.gates, force);
@@ -493,84 +524,6 @@ ledger_cut_over(PG_FUNCTION_ARGS)
 	PG_RETURN_VOID();
 }
 
-/* ---- catching up ------------------------------------------------------------------------------- */
-
-/* One user in a subtransaction; contention is met again, anything else told. */
-static bool
-repair_user(Datum user_id, const char *direction, text *reason)
-{
-	Oid			types[] = {UUIDOID, TEXTOID, TEXTOID};
-	Datum		values[] = {user_id, CStringGetTextDatum(direction), PointerGetDatum(reason)};
-	MemoryContext context = CurrentMemoryContext;
-	ResourceOwner owner = CurrentResourceOwner;
-	volatile bool done = false;
-
-	for (int i = 0; !done && i < MAX_TRIES; i++)
-	{
-		volatile bool again = false;
-
-		BeginInternalSubTransaction(NULL);
-		MemoryContextSwitchTo(context);
-		PG_TRY();
-		{
-			if (SPI_execute_with_args("SELECT FROM ledger.repair_user($1, $2, false, NULL, $3)",
-									  3, types, values, NULL, false, 0) < 0)
-				elog(ERROR, "could not repair a user");
-			ReleaseCurrentSubTransaction();
-			done = true;
-		}
-		PG_CATCH();
-		{
-			ErrorData  *error;
-
-			MemoryContextSwitchTo(context);
-			error = CopyErrorData();
-			FlushErrorState();
-			RollbackAndReleaseCurrentSubTransaction();
-			again = i + 1 < MAX_TRIES &&
-				(error->sqlerrcode == ERRCODE_T_R_DEADLOCK_DETECTED ||
-				 error->sqlerrcode == ERRCODE_T_R_SERIALIZATION_FAILURE ||
-				 error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE);
-			if (!again && error->sqlerrcode == ERRCODE_QUERY_CANCELED)
-				ReThrowError(error);
-			if (!again)
-				ereport(WARNING,
-						(errcode(error->sqlerrcode),
-						 errmsg("user %s could not be caught up with: %s",
-								ledger_uuid_text(DatumGetUUIDP(user_id)), error->message)));
-			FreeErrorData(error);
-		}
-		PG_END_TRY();
-		MemoryContextSwitchTo(context);
-		CurrentResourceOwner = owner;
-		if (!again)
-			break;
-	}
-	return done;
-}
-
-/* In batches, each a transaction. Returns for how many it failed. */
-static int64
-repair_users(ArrayType *users, const char *direction, text *reason, int64 *count)
-{
-	Datum	   *list;
-	int			n;
-	int64		failed = 0;
-
-	deconstruct_array(users, UUIDOID, UUID_LEN, false, TYPALIGN_CHAR, &list, NULL, &n);
-	for (int i = 0; i < n; i++)
-	{
-		CHECK_FOR_INTERRUPTS();
-		if (!repair_user(list[i], direction, reason))
-			failed++;
-		if (i % BATCH == BATCH - 1)
-			commit();
-	}
-	commit();
-	*count = n;
-	return failed;
-}
-
 /* ---- roll_back() ------------------------------------------------------------------------------- */
 
 typedef struct RollBack
@@ -579,17 +532,21 @@ typedef struct RollBack
 	const char *from_state;
 	text	   *reason;
 	bool		catch_up;
-	int64		users;
-	int64		failed;
+	CaughtUp	caught;
 } RollBack;
 
-/* Takes up a call that has not finished, from where it went. */
+/*
+ * Takes up a call that has not finished, from where it went, or else the last
+ * one if it failed for somebody.
+ */
 static bool
 take_up(RollBack *back)
 {
 	bool		isnull;
 
 	if (!query("SELECT r.id, r.from_state FROM ledger.roll_backs r WHERE r.finished_at IS NULL"
+			   " OR r.failed > 0 AND r.id = (SELECT max(m.id) FROM ledger.roll_backs m)"
+			   "  AND EXISTS (SELECT FROM ledger.settings s WHERE s.phase = 'migrating' AND s.shadow_mode)"
 			   " ORDER BY r.id DESC LIMIT 1", 0, NULL, NULL, NULL))
 		return false;
 	back->id = DatumGetInt64(column(1, &isnull));
@@ -609,7 +566,7 @@ note_begun(RollBack *back, int64 last_id)
 
 	(void) query("INSERT INTO ledger.roll_backs (started_by, from_state, reason, catch_up, last_transaction_id, writes_since)"
 				 " VALUES ($1, $2, $3, $4, NULLIF($5, 0),"
-				 "  CASE WHEN $2 = 'legacy_only' THEN ledger.legacy_only_since() END) RETURNING id",
+				 "  CASE WHEN $2 = 'legacy_only' THEN (SELECT min(t.since) FROM ledger.legacy_only_times() t) END) RETURNING id",
 				 5, types, values, NULL);
 	back->id = DatumGetInt64(column(1, &isnull));
 }
@@ -617,15 +574,16 @@ note_begun(RollBack *back, int64 last_id)
 static void
 note_finished(const RollBack *back)
 {
-	Oid			types[] = {INT8OID, INT8OID, INT8OID};
-	Datum		values[] = {Int64GetDatum(back->id), Int64GetDatum(back->users),
-	Int64GetDatum(back->failed)};
+	Oid			types[] = {INT8OID, INT8OID, INT8OID, UUIDARRAYOID};
+	Datum		values[] = {Int64GetDatum(back->id), Int64GetDatum(back->caught.users),
+		Int64GetDatum(back->caught.nfailed), back->caught.failed};
 
 	/* those of earlier calls that it took up with it */
 	(void) query("UPDATE ledger.roll_backs SET finished_at = ledger.clock(),"
-				 " users = CASE WHEN id = $1 THEN $2 END, failed = CASE WHEN id = $1 THEN $3 END"
-				 " WHERE finished_at IS NULL AND id <= $1",
-				 3, types, values, NULL);
+				 " users = CASE WHEN id = $1 THEN $2 END, failed = CASE WHEN id = $1 THEN $3 END,"
+				 " failed_users = CASE WHEN id = $1 AND $3 > 0 THEN $4 END"
+				 " WHERE id = $1 OR finished_at IS NULL AND id < $1",
+				 4, types, values, back->caught.failed ? NULL : "   n");
 }
 
 /* Everybody of whom one side is behind, brought up to the other. */
@@ -642,7 +600,7 @@ catch_up(RollBack *back, const char *direction)
 		return;
 	users = datumCopy(column(1, &isnull), false, -1);
 	commit();
-	back->failed = repair_users(DatumGetArrayTypeP(users), direction, back->reason, &back->users);
+	ledger_catch_up(DatumGetArrayTypeP(users), direction, back->reason, &back->caught);
 }
 
 /*
@@ -740,16 +698,19 @@ go_back(RollBack *back)
 	}
 	if (back->catch_up && strcmp(back->from_state, "legacy_only") == 0)
 		catch_up(back, "ledger");
-	if (!back->catch_up && strcmp(back->from_state, "migrating") != 0 &&
-		strcmp(back->from_state, "cut_over") != 0)
+	if (back->caught.nfailed > 0 ||
+		(!back->catch_up && strcmp(back->from_state, "migrating") != 0 &&
+		 strcmp(back->from_state, "cut_over") != 0))
 		record_differences();
 	note_finished(back);
 	commit();
 	ereport(NOTICE,
 			(errmsg("rolled back from %s: shadow mode is on, strict mode off, balances are read from the legacy table",
 					back->from_state),
-			 errdetail(INT64_FORMAT " users were caught up with, " INT64_FORMAT " of them in vain.",
-					   back->users, back->failed)));
+			 errdetail("Users caught up with: " INT64_FORMAT "; users who could not be: " INT64_FORMAT ".",
+					   back->caught.users - back->caught.nfailed, back->caught.nfailed),
+			 back->caught.nfailed == 0 ? 0 :
+			 errhint("Mend what the warnings name, then call ledger.roll_back() again; ledger.discrepancies has what differs.")));
 }
 
 PG_FUNCTION_INFO_V1(ledger_roll_back);
@@ -812,6 +773,7 @@ ledger_retire_legacy(PG_FUNCTION_ARGS)
 	reason = arg_reason(fcinfo, 0);
 	foreach(lc, ledger_legacy_tables())
 		ledger_legacy_check_owner(((LegacyTable *) lfirst(lc))->relid);
+	warn_of_test_clock();
 	if (ledger_settings_row()->phase != LEDGER_CUT_OVER)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
@@ -858,12 +820,13 @@ ledger_drop_legacy(PG_FUNCTION_ARGS)
 	ledger_arg_required(fcinfo, 0, "legacy");
 	ledger_arg_required(fcinfo, 1, "reason");
 	values[0] = PG_GETARG_DATUM(0);
-	values[1] = PointerGetDatum(ledger_arg_text(fcinfo, 1, "reason", LEDGER_MAX_TEXT));
+	values[1] = PointerGetDatum(ledger_arg_reason_text(fcinfo, 1));
 	values[2] = caller_name();
 	ledger_legacy_check_owner(PG_GETARG_OID(0));
 	PreventCommandIfReadOnly("ledger.drop_legacy()");
 	PreventCommandIfParallelMode("ledger.drop_legacy()");
 	PreventCommandDuringRecovery("ledger.drop_legacy()");
+	warn_of_test_clock();
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
 	(void) query("SELECT ledger.legacy_drop($1, $2, $3)", 3, types, values, NULL);

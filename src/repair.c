@@ -371,7 +371,7 @@ ledger_repair_user(PG_FUNCTION_ARGS)
 		const LedgerSettings *settings;
 
 		ledger_arg_required(fcinfo, 4, "reason");
-		repair->reason = ledger_arg_text(fcinfo, 4, "reason", LEDGER_MAX_TEXT);
+		repair->reason = ledger_arg_reason_text(fcinfo, 4);
 		PreventCommandIfReadOnly("ledger.repair()");
 		PreventCommandIfParallelMode("ledger.repair()");
 		PreventCommandDuringRecovery("ledger.repair()");

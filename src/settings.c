@@ -642,7 +642,7 @@ Datum
 ledger_configure(PG_FUNCTION_ARGS)
 {
 	int64		wait_ms = ledger_arg_lock_wait(fcinfo, 4);
-	text	   *reason = ledger_arg_text(fcinfo, 3, "reason", LEDGER_MAX_TEXT);
+	text	   *reason = ledger_arg_reason_text(fcinfo, 3);
 	LedgerSettings now;
 	LedgerSettings new;
 
@@ -664,6 +664,12 @@ ledger_configure(PG_FUNCTION_ARGS)
 				 errmsg("cannot change the settings after the cut-over"),
 				 errdetail("The phase of the migration says what is written and read."),
 				 errhint("Call ledger.roll_back() first.")));
+	if (ledger_settings_legacy_only(&now) && !ledger_settings_legacy_only(&new))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("cannot leave legacy_only with configure()"),
+				 errdetail("The ledger does not have what was written to the legacy table meanwhile."),
+				 errhint("CALL ledger.roll_back(reason), which takes it along.")));
 	if (ledger_settings_check)
 		ledger_settings_check(&new);
 	ledger_settings_change(&new, reason);

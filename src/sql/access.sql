@@ -87,7 +87,7 @@ AS $$
 			'gate_limits', 'mode_since', 'last_run', 'gates_of_modes', 'gates_of_findings', 'gates_of_watch', 'coverage',
 			'gate_suspense', 'legacy_relations', 'migration_mark', 'migration_run_mark', 'migration_users',
 			'migration_check', 'migration_check_all', 'migration_retire', 'migration_restore', 'migration_behind',
-			'legacy_only_since', 'legacy_drop',
+			'legacy_only_times', 'legacy_drop',
 			'backfill_open_run', 'backfill_next', 'backfill_record', 'backfill_record_end', 'backfill_stop',
 			'evidence_start', 'evidence_beat', 'evidence_lost', 'evidence_resolved', 'evidence_store',
 			'evidence_settle', 'evidence_trim', 'worker_expire',

@@ -224,9 +224,12 @@ BEGIN
 				  DETAIL = 'It names two functions: from the key''s type to uuid, and from uuid to the key''s type.',
 				  HINT = 'For example ARRAY[''app.key_to_uuid'', ''app.uuid_to_key''].';
 	END IF;
-	IF EXISTS (SELECT FROM ledger.settings s WHERE s.phase <> 'migrating') THEN
+	/* when the last migration is done, dropped tables and all, another may begin */
+	IF EXISTS (SELECT FROM ledger.settings s WHERE s.phase <> 'migrating'
+			AND (s.phase <> 'retired' OR EXISTS (SELECT FROM ledger.legacy_mappings m WHERE m.detached_at IS NULL))) THEN
 		RAISE EXCEPTION 'cannot attach a table after the cut-over'
-			USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Call ledger.roll_back() first.';
+			USING ERRCODE = 'object_not_in_prerequisite_state',
+				  HINT = 'Call ledger.roll_back() first, or end the migration with ledger.drop_legacy().';
 	END IF;
 	clean := ledger.legacy_mapping(legacy, mapping);
 

@@ -49,9 +49,10 @@ CREATE TABLE ledger.roll_backs (
 	writes_since timestamptz,
 	users bigint,
 	failed bigint,
-	finished_at timestamptz
+	finished_at timestamptz,
+	failed_users uuid[]
 ) USING heap;
-COMMENT ON TABLE ledger.roll_backs IS 'Calls of roll_back(): from where, why, and for how many users one side had to be brought up to the other. One that has not finished is taken up by the next call.';
+COMMENT ON TABLE ledger.roll_backs IS 'Calls of roll_back(): from where, why, and for how many users one side had to be brought up to the other. One that has not finished, or the last that failed for somebody, is taken up by the next call.';
 COMMENT ON COLUMN ledger.roll_backs.failed IS 'Users for whom that failed; what differs of them stays an open discrepancy.';
 
 SELECT pg_catalog.pg_extension_config_dump('ledger.cut_over_rehearsals', '');
@@ -128,7 +129,7 @@ AS $$
 	)
 	SELECT 'phase', 'migrating, with an attached table', format('%s, %s attached', n.phase, n.tables),
 		n.phase = 'migrating' AND n.tables > 0, NULL::timestamptz,
-		CASE WHEN n.phase <> 'migrating' THEN 'The cut-over is done; ledger.roll_back() undoes it.' ELSE 'Call ledger.attach_legacy().' END
+		CASE WHEN n.phase <> 'migrating' AND n.tables > 0 THEN 'The cut-over is done; ledger.roll_back() undoes it.' ELSE 'Call ledger.attach_legacy().' END
 	FROM now n
 	UNION ALL
 	SELECT 'shadow_mode', format('on for %s without a break', n.shadow),
@@ -188,7 +189,7 @@ AS $$
 		CASE WHEN t.reads < n.latency_reads THEN format('%s reads, fewer than %s', t.reads, n.latency_reads)
 			ELSE format('%s ms against %s ms, %s reads', round(t.ledger_p95_ms::numeric, 4), round(t.legacy_p95_ms::numeric, 4), t.reads) END,
 		COALESCE(t.reads >= n.latency_reads AND t.ledger_p95_ms <= n.latency_ratio * t.legacy_p95_ms, false), NULL,
-		CASE WHEN t.reads < n.latency_reads THEN 'Read balances in shadow mode, with a worker to store the times.'
+		CASE WHEN t.reads < n.latency_reads THEN 'Read balances in shadow mode: one read in 16 is timed, and the worker stores the times each minute.'
 			ELSE 'See docs/operations.md on what makes a read slow.' END
 	FROM now n, ledger.read_latency(n.now - n.latency_window) t
 $$;
@@ -264,7 +265,7 @@ AS $$
 	SELECT 'worker', format('seen within %s', n.heartbeat),
 		CASE WHEN h.last_seen IS NULL THEN 'never' ELSE format('%s ago', date_trunc('second', n.now - h.last_seen)) END,
 		COALESCE(h.last_seen > n.now - n.heartbeat, false), h.last_seen,
-		'Preload the library, name the database in ledger.databases, and see ledger.worker_status.'
+		'Preload the library, name the database in ledger.databases, and see ledger.worker_status; after a change of the test clock wait a minute.'
 	FROM now n LEFT JOIN ledger.worker_heartbeat h ON true
 	UNION ALL
 	SELECT 'no_bypass', format('none for %s', n.clean), format('%s writes in the replica role', w.bypasses), w.bypasses = 0, w.last_bypass,
@@ -298,7 +299,7 @@ AS $$
 		NOT ledger.is_copy(), (SELECT i.since FROM ledger.identity i), 'Call ledger.resume().'
 	UNION ALL
 	SELECT 'test_clock', 'shown, and no obstacle: hours and days above are by it', COALESCE(s.test_clock::text || ' off', 'none'), true,
-		(SELECT max(l.set_at) FROM ledger.test_clock_log l), 'Call ledger.set_test_clock(NULL, reason) to end it.'
+		(SELECT max(l.set_at) FROM ledger.test_clock_log l), 'Call ledger.set_test_clock(NULL, reason) to end it; stamps of its time stay, so rehearse in a copy.'
 	FROM (SELECT 1) one LEFT JOIN ledger.settings s ON true
 $$;
 REVOKE ALL ON FUNCTION ledger.gates_of_watch() FROM PUBLIC;
@@ -322,7 +323,10 @@ CREATE FUNCTION ledger.readiness()
 	LANGUAGE sql STABLE PARALLEL RESTRICTED SECURITY DEFINER
 	SET search_path = pg_catalog, pg_temp SET datestyle = 'ISO' SET intervalstyle = 'postgres'
 AS $$
-	SELECT g.gate, g.required, g.observed, g.passed, g.since, CASE WHEN NOT g.passed OR g.gate = 'test_clock' AND g.observed <> 'none' THEN g.hint END
+	SELECT g.gate, g.required, g.observed, g.passed, g.since,
+		CASE WHEN NOT g.passed AND g.hint LIKE 'Call ledger.configure(%' AND EXISTS (SELECT FROM ledger.settings s WHERE s.phase <> 'migrating')
+				THEN 'Nothing: the cut-over is done.'
+			WHEN NOT g.passed OR g.gate = 'test_clock' AND g.observed <> 'none' THEN g.hint END
 	FROM (
 		SELECT * FROM ledger.gates_of_modes()
 		UNION ALL SELECT * FROM ledger.gates_of_findings()
@@ -375,9 +379,13 @@ AS $$
 		WHERE a.user_id IS NOT NULL AND a.id IN (SELECT p.debit_account_id FROM posted p UNION SELECT p.credit_account_id FROM posted p)
 	UNION
 	SELECT w.user_id FROM ledger.legacy_writes w WHERE NOT pg_visible_in_snapshot(w.xact, migration_users.snapshot)
+	UNION
+	SELECT d.user_id FROM ledger.discrepancy_rows d WHERE d.status = 'open' AND d.user_id IS NOT NULL
+	UNION
+	SELECT f.user_id FROM ledger.last_run(false) r JOIN ledger.reconciliation_findings f ON f.run_id = r.id WHERE f.status <> 'settled'
 $$;
 REVOKE ALL ON FUNCTION ledger.migration_users(bigint, pg_snapshot) FROM PUBLIC;
-COMMENT ON FUNCTION ledger.migration_users(bigint, pg_snapshot) IS 'Internal: users whom a transaction with a later id, or a write past the ledger, has changed that the snapshot did not see.';
+COMMENT ON FUNCTION ledger.migration_users(bigint, pg_snapshot) IS 'Internal: users whom a transaction with a later id, or a write past the ledger, has changed that the snapshot did not see; those with open discrepancies, and whom the last run found.';
 
 /* Both sides of those users; the first that differ are named. */
 CREATE FUNCTION ledger.migration_check(last_transaction_id bigint, snapshot pg_snapshot,
@@ -404,7 +412,9 @@ CREATE FUNCTION ledger.migration_check_all(OUT users bigint, OUT different bigin
 	SET search_path = pg_catalog, pg_temp
 AS $$
 	WITH differing AS MATERIALIZED (SELECT * FROM ledger.reconcile() r WHERE r.status <> 'pending')
-	SELECT 0::bigint, (SELECT count(DISTINCT d.user_id) FROM differing d),
+	SELECT (SELECT count(*) FROM (SELECT a.user_id FROM ledger.accounts a WHERE a.user_id IS NOT NULL
+			UNION SELECT d.user_id FROM differing d) u),
+		(SELECT count(DISTINCT d.user_id) FROM differing d),
 		(SELECT string_agg(format('User %s, %s: ledger %s, legacy %s.', d.user_id, d.legacy_column, d.ledger_value, COALESCE(d.legacy_value::text, 'missing')), ' ')
 			FROM (SELECT * FROM differing ORDER BY user_id, legacy_column LIMIT 3) d)
 $$;
@@ -463,6 +473,13 @@ BEGIN
 		WHERE r.restored_at IS NULL AND r.dropped_at IS NULL ORDER BY r.id
 	LOOP
 		IF one.relname <> one.old_name THEN
+			IF to_regclass(format('%I.%I', one.nspname, one.old_name)) IS NOT NULL THEN
+				RAISE EXCEPTION 'the retired legacy table cannot have its name % back', format('%I.%I', one.nspname, one.old_name)
+					USING ERRCODE = 'duplicate_table', DETAIL = 'Another relation has it.',
+						  HINT = format('Drop or rename that %s, then call ledger.roll_back() again.',
+							(SELECT CASE c.relkind WHEN 'v' THEN 'view' WHEN 'm' THEN 'materialized view' WHEN 'r' THEN 'table' ELSE 'relation' END
+							FROM pg_class c WHERE c.oid = to_regclass(format('%I.%I', one.nspname, one.old_name))));
+			END IF;
 			EXECUTE format('ALTER TABLE %I.%I RENAME TO %I', one.nspname, one.relname, one.old_name);
 		END IF;
 		UPDATE ledger.retirements r SET restored_at = ledger.clock() WHERE r.id = one.id;
@@ -512,29 +529,38 @@ COMMENT ON FUNCTION ledger.legacy_drop(regclass, text, text) IS 'Internal: the w
 
 /* ---- the way back ------------------------------------------------------------------- */
 
-/* When the present, or else the last, time of legacy alone began. */
-CREATE FUNCTION ledger.legacy_only_since() RETURNS timestamptz
+/*
+ * The times of legacy alone since both sides were known to agree: those that
+ * ended after the last full run without a difference began, and the present one.
+ */
+CREATE FUNCTION ledger.legacy_only_times() RETURNS TABLE (since timestamptz, until timestamptz)
 	LANGUAGE sql STABLE PARALLEL SAFE SECURITY INVOKER
 	SET search_path = pg_catalog, pg_temp
 AS $$
 	WITH changes AS (
-		SELECT l.id, l.changed_at, NOT l.shadow_mode AND l.balance_source = 'legacy' AND l.phase = 'migrating' AS alone FROM ledger.settings_log l
+		SELECT l.changed_at AS since, lead(l.changed_at) OVER (ORDER BY l.id) AS until,
+			NOT l.shadow_mode AND l.balance_source = 'legacy' AND l.phase = 'migrating' AS alone
+		FROM ledger.settings_log l
+	), clean AS (
+		SELECT max(r.started_at) AS at FROM ledger.reconciliation_runs r
+		WHERE r.status = 'finished' AND r.scope = 'full' AND r.tolerance = 0 AND r.discrepancies = 0 AND r.ignored = 0
+			AND COALESCE(r.options -> 'tolerances', '{}') IN ('{}', 'null') AND r.mappings = ledger.reconciliation_mappings()
 	)
-	SELECT min(c.changed_at) FROM changes c
-	WHERE c.alone AND c.id > COALESCE((SELECT max(o.id) FROM changes o
-		WHERE NOT o.alone AND o.id < (SELECT max(i.id) FROM changes i WHERE i.alone)), 0)
+	SELECT c.since, c.until FROM changes c, clean n
+	WHERE c.alone AND (c.until IS NULL OR n.at IS NULL OR c.until > n.at)
 $$;
-REVOKE ALL ON FUNCTION ledger.legacy_only_since() FROM PUBLIC;
-COMMENT ON FUNCTION ledger.legacy_only_since() IS 'Internal: when the settings became legacy only.';
+REVOKE ALL ON FUNCTION ledger.legacy_only_times() FROM PUBLIC;
+COMMENT ON FUNCTION ledger.legacy_only_times() IS 'Internal: when the legacy table alone counted, of which the ledger may not have everything.';
 
 /* Who has to be caught up with: both kinds of way back that need it. */
 CREATE FUNCTION ledger.migration_behind(roll_back ledger.roll_backs) RETURNS uuid[]
 	LANGUAGE sql STABLE PARALLEL SAFE SECURITY INVOKER
 	SET search_path = pg_catalog, pg_temp
 AS $$
-	SELECT COALESCE(array_agg(u.user_id ORDER BY u.user_id), '{}') FROM (
+	SELECT COALESCE(roll_back.failed_users, array_agg(u.user_id ORDER BY u.user_id), '{}') FROM (
 		SELECT DISTINCT w.user_id FROM ledger.legacy_writes w
-		WHERE roll_back.from_state = 'legacy_only' AND w.at >= roll_back.writes_since
+		WHERE roll_back.from_state = 'legacy_only' AND w.user_id IS NOT NULL AND w.at >= roll_back.writes_since
+			AND EXISTS (SELECT FROM ledger.legacy_only_times() t WHERE w.at >= t.since AND (t.until IS NULL OR w.at <= t.until))
 		UNION
 		SELECT a.user_id FROM ledger.accounts a
 		WHERE roll_back.from_state = 'retired' AND a.user_id IS NOT NULL AND a.id IN (
@@ -543,7 +569,7 @@ AS $$
 	) u
 $$;
 REVOKE ALL ON FUNCTION ledger.migration_behind(ledger.roll_backs) FROM PUBLIC;
-COMMENT ON FUNCTION ledger.migration_behind(ledger.roll_backs) IS 'Internal: the users of whom one side is behind.';
+COMMENT ON FUNCTION ledger.migration_behind(ledger.roll_backs) IS 'Internal: the users of whom one side is behind; those for whom it failed if it did.';
 
 CREATE PROCEDURE ledger.cut_over(dry_run boolean DEFAULT false, force boolean DEFAULT false, reason text DEFAULT NULL)
 	AS 'MODULE_PATHNAME', 'ledger_cut_over' LANGUAGE C SECURITY INVOKER;
@@ -581,8 +607,8 @@ AS $$
 	), named AS (
 		SELECT n.*, CASE WHEN n.phase = 'retired' AND n.tables = 0 THEN 'done'
 			WHEN n.phase <> 'migrating' THEN n.phase
-			WHEN n.shadow THEN CASE WHEN n.strict THEN 'strict' WHEN n.source = 'legacy' THEN 'shadow' ELSE 'shadow_reads' END
 			WHEN n.tables = 0 THEN 'fresh'
+			WHEN n.shadow THEN CASE WHEN n.strict THEN 'strict' WHEN n.source = 'legacy' THEN 'shadow' ELSE 'shadow_reads' END
 			WHEN n.source = 'legacy' THEN 'legacy_only' ELSE 'attached' END AS state
 		FROM now n
 	)
@@ -590,7 +616,7 @@ AS $$
 		n.shadow, n.strict, n.source, n.phase, h.next_step, h.undo
 	FROM named n JOIN (VALUES
 		('fresh', 'SELECT * FROM ledger.attach_legacy()', NULL),
-		('attached', 'CALL ledger.backfill(), then SELECT ledger.configure(shadow_mode => true, balance_source => ''legacy'')', 'SELECT ledger.detach_legacy(legacy)'),
+		('attached', 'CALL ledger.backfill(), then SELECT ledger.configure(shadow_mode => true, balance_source => ''legacy''): till then postings go past the table', 'SELECT ledger.detach_legacy(legacy)'),
 		('shadow', 'SELECT ledger.configure(balance_source => ''ledger'')', 'SELECT ledger.configure(shadow_mode => false, balance_source => ''legacy'')'),
 		('shadow_reads', 'SELECT ledger.configure(strict_mode => true)', 'SELECT ledger.configure(balance_source => ''legacy'')'),
 		('strict', 'CALL ledger.cut_over(), when readiness() has no closed gate', 'SELECT ledger.configure(strict_mode => false)'),
