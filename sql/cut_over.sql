@@ -17,6 +17,15 @@ CREATE VIEW public.backs AS SELECT id, from_state, reason, catch_up, users, fail
 -- Before anything is attached there is nothing to go back to, and source legacy is no emergency.
 SELECT * FROM now;
 CALL ledger.roll_back('nothing');
+CALL ledger.cut_over(dry_run => true);
+CALL ledger.cut_over(force => true, reason => 'nothing');
+SELECT shadow_mode FROM ledger.configure(shadow_mode => true);
+SELECT * FROM now;
+SELECT shadow_mode FROM ledger.configure(shadow_mode => false);
+-- An empty reason is none.
+CALL ledger.roll_back('');
+SELECT raises($$SELECT ledger.configure(shadow_mode => true, reason => '')$$);
+SELECT raises($$SELECT ledger.drop_legacy('public.balances', '')$$);
 SELECT balance_source FROM ledger.configure(balance_source => 'legacy');
 SELECT ledger.credit_user_usdc(:dave, 1, 'no table is attached') > 0 AS posted;
 SELECT * FROM now;
@@ -53,6 +62,29 @@ SELECT * FROM now;
 SELECT id, locked, users_different, blockers, predicted_stall_ms BETWEEN 0 AND 1000 AS short, closed_gates FROM ledger.cut_over_rehearsals;
 SELECT count(*) AS locks FROM pg_locks WHERE pid = pg_backend_pid() AND relation IN ('ledger.settings'::regclass, 'balances'::regclass) AND mode LIKE '%Exclusive%';
 
+-- What a rehearsal cannot do is an error like any other: the session goes on.
+ALTER TABLE ledger.settings_log ADD CONSTRAINT no_cut_over CHECK (phase <> 'cut_over');
+CALL ledger.cut_over(dry_run => true);
+SELECT state FROM now;
+DO $$ BEGIN CALL ledger.cut_over(dry_run => true); END $$;
+SELECT state FROM now;
+CALL ledger.cut_over(force => true, reason => 'it cannot be');
+SELECT state FROM now;
+ALTER TABLE ledger.settings_log DROP CONSTRAINT no_cut_over;
+-- So is one while it waits for the locks.
+BEGIN;
+SELECT ledger.credit_user_usdc(:dave, 1, 'in two phases') > 0 AS posted;
+PREPARE TRANSACTION 'in the way of the locks';
+SET statement_timeout = '700ms';
+SELECT ledger.configure(strict_mode => false);
+SELECT state FROM now;
+CALL ledger.cut_over(dry_run => true);
+SELECT state FROM now;
+CALL ledger.roll_back('too long');
+SELECT state FROM now;
+RESET statement_timeout;
+ROLLBACK PREPARED 'in the way of the locks';
+
 -- The last check: who changed since the last run must agree, whatever is forced.
 UPDATE public.balances SET pending_deposits = pending_deposits + 1 WHERE user_id = :bob;
 \set VERBOSITY default
@@ -61,6 +93,15 @@ CALL ledger.cut_over(force => true, reason => 'he differs');
 SELECT * FROM now;
 CALL ledger.cut_over(dry_run => true);
 SELECT id, users_different FROM ledger.cut_over_rehearsals;
+-- And who is known to differ.
+CALL ledger.run_reconciliation();
+CALL ledger.cut_over(dry_run => true);
+SELECT users_checked, users_different FROM ledger.cut_over_rehearsals ORDER BY id DESC LIMIT 1;
+CALL ledger.cut_over(force => true, reason => 'he was looked at');
+SELECT ledger.ignore_discrepancy(:bob, NULL, 'nobody cares', ledger.clock() + interval '1 hour') AS rule \gset
+CALL ledger.run_reconciliation();
+CALL ledger.cut_over(force => true, reason => 'he is ignored');
+SELECT ledger.unignore_discrepancy(:rule);
 SELECT count(*) FROM ledger.repair(:bob, dry_run => false, reason => 'not ours');
 
 -- The gates that were forced are in the log.
@@ -68,6 +109,8 @@ CALL ledger.cut_over(force => true, reason => 'no time');
 SELECT * FROM now;
 SELECT phase, shadow_mode, strict_mode, balance_source, reason FROM ledger.settings_log ORDER BY id DESC LIMIT 1;
 CALL ledger.cut_over(force => true, reason => 'again');
+CALL ledger.cut_over(dry_run => true);
+SELECT gate, hint FROM ledger.readiness() WHERE NOT passed AND gate IN ('phase', 'shadow_mode', 'strict_mode', 'coverage');
 SELECT raises('SELECT ledger.configure(shadow_mode => true)');
 SELECT raises($$SELECT ledger.detach_legacy('public.balances')$$);
 SELECT * FROM ledger.attach_legacy('public.balances');
@@ -136,6 +179,12 @@ $$;
 SET client_min_messages = error;
 
 -- Back from there: the table has its name, and its rows are caught up with.
+CREATE VIEW public.balances AS SELECT 'compatible'::text AS how;
+\set VERBOSITY default
+CALL ledger.roll_back('the name is taken');
+\set VERBOSITY terse
+SELECT * FROM now;
+DROP VIEW public.balances;
 CALL ledger.roll_back('a partner still reads the table');
 SELECT * FROM now;
 SELECT * FROM legacy;
@@ -168,7 +217,24 @@ INSERT INTO public.balances (user_id, pending_deposits) VALUES ('00000000-0000-4
 SELECT usdc_balance, fiat_exposure, source FROM ledger.get_user_balance(:alice);
 SELECT usdc_balance, source FROM ledger.get_user_balance('00000000-0000-4000-8000-00000000000f');
 SELECT count(*) FROM ledger.reconcile();
+-- Out of it leads roll_back() alone. What it left undone, the next one does.
+SELECT raises('SELECT ledger.configure(shadow_mode => true)');
+SELECT raises($$SELECT ledger.configure(shadow_mode => true, balance_source => 'ledger')$$);
+CALL ledger.roll_back('in a hurry', catch_up => false);
+SELECT shadow_mode FROM ledger.configure(shadow_mode => false, reason => 'it burns again');
+UPDATE public.balances SET pending_deposits = pending_deposits + 1 WHERE user_id = :dave;
+UPDATE public.balances SET pending_deposits = -1 WHERE user_id = :carol;
+SET client_min_messages = notice;
 CALL ledger.roll_back('the fire is out');
+SELECT right(user_id::text, 1) AS who, legacy_column, cause, status FROM ledger.discrepancies WHERE status = 'open';
+SELECT failed, failed_users FROM ledger.roll_backs ORDER BY id DESC LIMIT 1;
+UPDATE public.balances SET pending_deposits = 3 WHERE user_id = :carol;
+UPDATE public.balances SET pending_deposits = pending_deposits + 1 WHERE user_id = :bob;
+CALL ledger.roll_back('she is mended');
+CALL ledger.roll_back('nothing is left');
+SET client_min_messages = error;
+SELECT right(user_id::text, 1) AS who, legacy_column, difference FROM ledger.reconcile();
+SELECT count(*) FROM ledger.repair(:bob, dry_run => false, reason => 'not ours');
 SELECT * FROM now;
 SELECT * FROM ledger.reconcile();
 SELECT usdc_balance, fiat_exposure, source FROM ledger.get_user_balance(:alice);
@@ -211,7 +277,25 @@ SELECT ledger.drop_legacy(:'retired', 'nobody misses it');
 SELECT to_regclass(:'retired') IS NULL AS dropped, dropped_at IS NOT NULL AS noted FROM ledger.retirements ORDER BY id DESC LIMIT 1;
 SELECT * FROM now;
 CALL ledger.roll_back('there is no way back');
+CALL ledger.cut_over(dry_run => true);
 SELECT ledger.credit_user_usdc(:alice, 1, 'the ledger goes on') > 0 AS posted;
+
+-- Then another table's migration may begin.
+CREATE TABLE public.balances (user_id uuid PRIMARY KEY, pending_deposits numeric(38,18) NOT NULL DEFAULT 0, buying_power numeric(38,18) NOT NULL DEFAULT 0,
+	updated_at timestamptz NOT NULL DEFAULT now());
+SELECT passed FROM ledger.attach_legacy() WHERE check_name = 'attached';
+SELECT * FROM now;
+SELECT phase, reason FROM ledger.settings_log ORDER BY id DESC LIMIT 1;
+SELECT shadow_mode FROM ledger.configure(shadow_mode => true, balance_source => 'legacy', reason => 'week 1 again');
+SELECT count(*) > 0 AS repaired FROM ledger.repair(dry_run => false, reason => 'the table is new');
+SELECT ledger.credit_user_usdc(:alice, 1, 'mirrored again') > 0 AS posted;
+SELECT count(*) FROM ledger.reconcile();
+SELECT strict_mode FROM ledger.configure(strict_mode => true, balance_source => 'ledger', reason => 'week 3 again');
+CALL ledger.cut_over(force => true, reason => 'the second');
+SELECT * FROM now;
+CALL ledger.roll_back('the second as well');
+SELECT * FROM now;
+SELECT count(*) FROM ledger.reconcile();
 SELECT * FROM public.ledger_oracle();
 SELECT check_name, detail FROM ledger.verify() WHERE NOT passed;
 \c contrib_regression

@@ -75,7 +75,9 @@ SELECT public.state();
 SELECT r FROM public.cells('state', ARRAY['Shadow', 'Strict', 'Source', 'Phase', 'Reason']) r;
 SELECT ledger.configure(shadow_mode => false);
 SELECT public.state();
-SELECT ledger.configure(shadow_mode => true);
+SET client_min_messages = error;
+CALL ledger.roll_back('a test');
+RESET client_min_messages;
 
 -- gates are those of readiness(), the closed ones first
 SELECT count(*) FROM (

@@ -537,7 +537,7 @@ typedef struct RollBack
 
 /*
  * Takes up a call that has not finished, from where it went, or else the last
- * one if it failed for somebody.
+ * one if it failed for somebody and the settings are still what it left.
  */
 static bool
 take_up(RollBack *back)
@@ -546,7 +546,8 @@ take_up(RollBack *back)
 
 	if (!query("SELECT r.id, r.from_state FROM ledger.roll_backs r WHERE r.finished_at IS NULL"
 			   " OR r.failed > 0 AND r.id = (SELECT max(m.id) FROM ledger.roll_backs m)"
-			   "  AND EXISTS (SELECT FROM ledger.settings s WHERE s.phase = 'migrating' AND s.shadow_mode)"
+			   "  AND EXISTS (SELECT FROM ledger.settings s WHERE s.phase = 'migrating' AND s.shadow_mode"
+			   "   AND NOT s.strict_mode AND s.balance_source = 'legacy')"
 			   " ORDER BY r.id DESC LIMIT 1", 0, NULL, NULL, NULL))
 		return false;
 	back->id = DatumGetInt64(column(1, &isnull));
@@ -580,7 +581,7 @@ note_finished(const RollBack *back)
 
 	/* those of earlier calls that it took up with it */
 	(void) query("UPDATE ledger.roll_backs SET finished_at = ledger.clock(),"
-				 " users = CASE WHEN id = $1 THEN $2 END, failed = CASE WHEN id = $1 THEN $3 END,"
+				 " users = CASE WHEN id = $1 THEN GREATEST(users, $2) END, failed = CASE WHEN id = $1 THEN $3 END,"
 				 " failed_users = CASE WHEN id = $1 AND $3 > 0 THEN $4 END"
 				 " WHERE id = $1 OR finished_at IS NULL AND id < $1",
 				 4, types, values, back->caught.failed ? NULL : "   n");

@@ -664,10 +664,10 @@ ledger_configure(PG_FUNCTION_ARGS)
 				 errmsg("cannot change the settings after the cut-over"),
 				 errdetail("The phase of the migration says what is written and read."),
 				 errhint("Call ledger.roll_back() first.")));
-	if (ledger_settings_legacy_only(&now) && !ledger_settings_legacy_only(&new))
+	if (ledger_settings_legacy_only(&now) && new.shadow_mode)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("cannot leave legacy_only with configure()"),
+				 errmsg("shadow mode cannot be turned on while balances are the legacy table's alone"),
 				 errdetail("The ledger does not have what was written to the legacy table meanwhile."),
 				 errhint("CALL ledger.roll_back(reason), which takes it along.")));
 	if (ledger_settings_check)
