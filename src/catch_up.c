@@ -105,5 +105,6 @@ ledger_catch_up(ArrayType *users, const char *direction, text *reason, CaughtUp 
 	commit();
 	result->users = n;
 	result->nfailed = nfailed;
-	result->failed = PointerGetDatum(construct_array(failed, nfailed, UUIDOID, UUID_LEN, false, TYPALIGN_CHAR));
+	result->failed = PointerGetDatum(construct_array(failed, nfailed, UUIDOID, UUID_LEN, false,
+													 TYPALIGN_CHAR));
 }

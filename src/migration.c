@@ -95,7 +95,8 @@ warn_of_test_clock(void)
 		ereport(WARNING,
 				(errmsg("a test clock is on: the time that was waited for may not have passed"),
 				 errdetail("It is %s off.",
-						   DatumGetCString(DirectFunctionCall1(interval_out, IntervalPGetDatum(&now->test_clock)))),
+						   DatumGetCString(DirectFunctionCall1(interval_out,
+															   IntervalPGetDatum(&now->test_clock)))),
 				 errhint("Rehearse in a copy of the database; its stamps stay when the clock is ended.")));
 }
 

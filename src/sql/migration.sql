@@ -265,7 +265,9 @@ AS $$
 	SELECT 'worker', format('seen within %s', n.heartbeat),
 		CASE WHEN h.last_seen IS NULL THEN 'never' ELSE format('%s ago', date_trunc('second', n.now - h.last_seen)) END,
 		COALESCE(h.last_seen > n.now - n.heartbeat, false), h.last_seen,
-		'Preload the library, name the database in ledger.databases, and see ledger.worker_status; after a change of the test clock wait a minute.'
+		CASE WHEN EXISTS (SELECT FROM ledger.settings s WHERE s.test_clock IS NOT NULL)
+			THEN 'Wait a minute: the test clock was changed. Else preload the library, name the database in ledger.databases, and see ledger.worker_status.'
+			ELSE 'Preload the library, name the database in ledger.databases, and see ledger.worker_status.' END
 	FROM now n LEFT JOIN ledger.worker_heartbeat h ON true
 	UNION ALL
 	SELECT 'no_bypass', format('none for %s', n.clean), format('%s writes in the replica role', w.bypasses), w.bypasses = 0, w.last_bypass,
@@ -544,6 +546,7 @@ AS $$
 	), clean AS (
 		SELECT max(r.started_at) AS at FROM ledger.reconciliation_runs r
 		WHERE r.status = 'finished' AND r.scope = 'full' AND r.tolerance = 0 AND r.discrepancies = 0 AND r.ignored = 0
+			AND r.finished_at <= ledger.clock()
 			AND COALESCE(r.options -> 'tolerances', '{}') IN ('{}', 'null') AND r.mappings = ledger.reconciliation_mappings()
 	)
 	SELECT c.since, c.until FROM changes c, clean n
