@@ -1,5 +1,5 @@
-# The migration of the product's table of 200,000 customers, from the first day
-# to the last.
+# The migration of the product's table, from the first day to the last; with
+# 200,000 customers in `make soak`.
 
 use strict;
 use warnings;
@@ -7,12 +7,15 @@ use warnings;
 use Test::More;
 
 use LedgerMigration;
+use LedgerTest;
+
+my $users = soak(50_000, 200_000);
 
 migrate(
 	{
 		name => 'migration',
-		users => 200_000,
-		create => <<'SQL',
+		users => $users,
+		create => <<SQL,
 CREATE FUNCTION customer(n int) RETURNS uuid IMMUTABLE PARALLEL SAFE
 	RETURN overlay(md5(n::text) placing '4' from 13)::uuid;
 CREATE TABLE public.balances (
@@ -22,7 +25,7 @@ CREATE TABLE public.balances (
 	currency varchar(10) NOT NULL DEFAULT 'USD',
 	updated_at timestamptz NOT NULL DEFAULT now()) WITH (fillfactor = 80);
 INSERT INTO public.balances (user_id, buying_power, pending_deposits)
-	SELECT customer(n), n % 1000, 100 + n / 100.0 FROM generate_series(1, 200000) n;
+	SELECT customer(n), n % 1000, 100 + n / 100.0 FROM generate_series(1, $users) n;
 SQL
 		attach => "'public.balances'",
 		load => <<'SQL',
