@@ -291,14 +291,14 @@ make_room(LedgerAccount **list, int *n, int *max, int64 id)
 static bool
 has_places(const pg_uuid_t *user_id)
 {
-	const LedgerAccountType *list = NULL;
+	LedgerAccountType *const *list = NULL;
 	int			n = 0;
 
 	if (ledger_place_kept())
 		list = ledger_account_types(&n);
 	for (int i = 0; i < n; i++)
 	{
-		LedgerAccount account = {.type = &list[i],.currency = list[i].currency,
+		LedgerAccount account = {.type = list[i],.currency = list[i]->currency,
 		.has_user = true,.user_id = *user_id};
 		PlaceKey	key;
 		ItemPointerData tid;
@@ -321,12 +321,12 @@ find_each_type(Store *accounts, const pg_uuid_t *user_id, Snapshot snapshot,
 			   LedgerAccount **list, int max)
 {
 	int			ntypes;
-	const LedgerAccountType *types = ledger_account_types(&ntypes);
+	LedgerAccountType *const *types = ledger_account_types(&ntypes);
 	int			n = 0;
 
 	for (int i = 0; i < ntypes; i++)
 	{
-		LedgerAccount account = {.type = &types[i],.currency = types[i].currency,
+		LedgerAccount account = {.type = types[i],.currency = types[i]->currency,
 		.has_user = true,.user_id = *user_id};
 
 		if (account.type->owner_user && account.currency != NULL &&

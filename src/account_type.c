@@ -2,9 +2,11 @@
  * account_type.c
  *		Currencies and account types.
  *
- * They are few and hardly change: each backend keeps them in a context of its
- * own until a relcache invalidation of either table (sent by their guard
- * trigger) drops it. A pointer to one is good for the call that looked it up.
+ * They are few and hardly change: each backend keeps what it has read of them
+ * until a relcache invalidation of either table (sent by their guard trigger)
+ * makes it read them again. A currency or a type once met stays where it is,
+ * and what of it may change is changed in place: an invalidation may come in
+ * the middle of a call, and two pointers to one type are equal all the same.
  */
 #include "postgres.h"
 
@@ -43,15 +45,20 @@ static StoreSpec type_spec = {"account_types", type_columns, TYPE_COLUMNS, NULL}
 
 /* ---- what is kept ------------------------------------------------------------ */
 
+/* All that this backend has met, also what is gone with an extension dropped; in CacheMemoryContext. */
+static List *met_currencies = NIL;
+static List *met_types = NIL;
+
+/* Those that there are, as last read. */
 typedef struct TypeCache
 {
 	MemoryContext context;
 	Oid			currencies;		/* OIDs of the tables it was read from */
 	Oid			account_types;
 	int			ncurrencies;
-	LedgerCurrency *currency;
+	LedgerCurrency **currency;
 	int			ntypes;
-	LedgerAccountType *type;
+	LedgerAccountType **type;
 } TypeCache;
 
 static TypeCache *type_cache = NULL;
@@ -66,7 +73,7 @@ relcache_callback(Datum arg, Oid relid)
 	if (OidIsValid(relid) && relid != cache->currencies && relid != cache->account_types)
 		return;
 	type_cache = NULL;
-	/* a call may be using it: it goes with the transaction */
+	/* a call may be walking its lists: they go with the transaction */
 	if (TopTransactionContext != NULL)
 		MemoryContextSetParent(cache->context, TopTransactionContext);
 	else
@@ -79,11 +86,10 @@ ledger_account_type_init(void)
 	CacheRegisterRelcacheCallback(relcache_callback, (Datum) 0);
 }
 
-/* Reads all rows of a small table; fill gets each and returns true to keep it. */
+/* Reads all rows of a small table; each is what met() makes of it. */
 static int
-read_all(StoreSpec *spec, size_t size, void **list,
-		 void (*fill) (TypeCache *cache, void *item, Datum *values, bool *isnull),
-		 TypeCache *cache)
+read_all(StoreSpec *spec, void ***list,
+		 void *(*met) (const TypeCache *cache, Datum *values, bool *isnull), TypeCache *cache)
 {
 	Store	   *store = ledger_store_open(spec, AccessShareLock);
 	/* the latest, in a parallel worker too */
@@ -94,16 +100,15 @@ read_all(StoreSpec *spec, size_t size, void **list,
 	int			n = 0;
 	int			max = 16;
 
-	*list = MemoryContextAllocZero(cache->context, size * max);
+	*list = MemoryContextAlloc(cache->context, sizeof(void *) * max);
 	while (ledger_store_next(scan, ForwardScanDirection, values, isnull, NULL))
 	{
 		if (n == max)
 		{
 			max *= 2;
-			*list = repalloc(*list, size * max);
+			*list = repalloc(*list, sizeof(void *) * max);
 		}
-		fill(cache, (char *) *list + size * n, values, isnull);
-		n++;
+		(*list)[n++] = met(cache, values, isnull);
 	}
 	ledger_store_end(scan);
 	UnregisterSnapshot(snapshot);
@@ -112,98 +117,142 @@ read_all(StoreSpec *spec, size_t size, void **list,
 }
 
 static const LedgerCurrency *
-find_currency(TypeCache *cache, const char *code)
+find_currency(const TypeCache *cache, const char *code)
 {
 	for (int i = 0; i < cache->ncurrencies; i++)
 	{
-		if (strcmp(cache->currency[i].code, code) == 0)
-			return &cache->currency[i];
+		if (strcmp(cache->currency[i]->code, code) == 0)
+			return cache->currency[i];
 	}
 	return NULL;
 }
 
-/* The name as it goes into rows and scan keys. */
-static Datum
-keep_text(TypeCache *cache, Datum value)
+static LedgerCurrency *
+met_currency(const char *code)
 {
-	text	   *name = DatumGetTextPP(value);
-	MemoryContext old = MemoryContextSwitchTo(cache->context);
-	Datum		kept = PointerGetDatum(cstring_to_text_with_len(VARDATA_ANY(name),
-																VARSIZE_ANY_EXHDR(name)));
+	MemoryContext old;
+	LedgerCurrency *currency;
+	ListCell   *lc;
 
+	foreach(lc, met_currencies)
+	{
+		currency = lfirst(lc);
+		if (strcmp(currency->code, code) == 0)
+			return currency;
+	}
+	old = MemoryContextSwitchTo(CacheMemoryContext);
+	currency = palloc0(sizeof(LedgerCurrency));
+	strlcpy(currency->code, code, sizeof(currency->code));
+	currency->text = CStringGetTextDatum(code);
+	met_currencies = lappend(met_currencies, currency);
+	MemoryContextSwitchTo(old);
+	return currency;
+}
+
+static LedgerAccountType *
+met_type(const char *name)
+{
+	MemoryContext old;
+	LedgerAccountType *type;
+	ListCell   *lc;
+
+	foreach(lc, met_types)
+	{
+		type = lfirst(lc);
+		if (strcmp(type->name, name) == 0)
+			return type;
+	}
+	old = MemoryContextSwitchTo(CacheMemoryContext);
+	type = palloc0(sizeof(LedgerAccountType));
+	strlcpy(type->name, name, NAMEDATALEN);
+	type->text = CStringGetTextDatum(name);
+	met_types = lappend(met_types, type);
+	MemoryContextSwitchTo(old);
+	return type;
+}
+
+/* A limit that has changed is not freed: somebody may be comparing with it. */
+static Numeric
+kept_limit(Numeric kept, Datum value, bool isnull)
+{
+	MemoryContext old;
+
+	if (isnull)
+		return NULL;
+	if (kept && DatumGetBool(DirectFunctionCall2(numeric_eq, NumericGetDatum(kept), value)))
+		return kept;
+	old = MemoryContextSwitchTo(CacheMemoryContext);
+	kept = DatumGetNumericCopy(value);
 	MemoryContextSwitchTo(old);
 	return kept;
 }
 
-static void
-fill_currency(TypeCache *cache, void *item, Datum *values, bool *isnull)
+static void *
+read_currency(const TypeCache *cache, Datum *values, bool *isnull)
 {
-	LedgerCurrency *currency = item;
+	LedgerCurrency *currency = met_currency(TextDatumGetCString(values[CURRENCY_CODE]));
 
-	text_to_cstring_buffer(DatumGetTextPP(values[CURRENCY_CODE]), currency->code,
-						   sizeof(currency->code));
-	currency->text = keep_text(cache, values[CURRENCY_CODE]);
 	currency->scale = DatumGetInt16(values[CURRENCY_SCALE]);
 	currency->display_digits = DatumGetInt16(values[CURRENCY_DISPLAY]);
+	return currency;
 }
 
-static void
-fill_type(TypeCache *cache, void *item, Datum *values, bool *isnull)
+static void *
+read_type(const TypeCache *cache, Datum *values, bool *isnull)
 {
-	LedgerAccountType *type = item;
-	MemoryContext old;
+	LedgerAccountType *type = met_type(TextDatumGetCString(values[TYPE_NAME]));
 
-	text_to_cstring_buffer(DatumGetTextPP(values[TYPE_NAME]), type->name, NAMEDATALEN);
-	type->text = keep_text(cache, values[TYPE_NAME]);
 	type->owner_user = strcmp(TextDatumGetCString(values[TYPE_OWNER]), "user") == 0;
 	type->debit_normal = strcmp(TextDatumGetCString(values[TYPE_SIDE]), "debit") == 0;
 	type->currency = isnull[TYPE_CURRENCY] ? NULL :
 		find_currency(cache, TextDatumGetCString(values[TYPE_CURRENCY]));
 	type->unknown_currency = !isnull[TYPE_CURRENCY] && type->currency == NULL;
 	type->stripes = DatumGetInt16(values[TYPE_STRIPES]);
-	type->min_balance = NULL;
-	if (!isnull[TYPE_MIN])
-	{
-		old = MemoryContextSwitchTo(cache->context);
-		type->min_balance = DatumGetNumericCopy(values[TYPE_MIN]);
-		MemoryContextSwitchTo(old);
-	}
+	type->min_balance = kept_limit(type->min_balance, values[TYPE_MIN], isnull[TYPE_MIN]);
+	return type;
 }
 
+/* Reads both tables; what is invalidated meanwhile is noticed, because it is in place. */
+static TypeCache *
+read_tables(void)
+{
+	MemoryContext context = AllocSetContextCreate(TopTransactionContext, "ledger types",
+												  ALLOCSET_SMALL_SIZES);
+	TypeCache  *cache = MemoryContextAllocZero(context, sizeof(TypeCache));
+
+	cache->context = context;
+	cache->currencies = ledger_store_oid(&currency_spec);
+	cache->account_types = ledger_store_oid(&type_spec);
+	type_cache = cache;
+	PG_TRY();
+	{
+		cache->ncurrencies = read_all(&currency_spec, (void ***) &cache->currency,
+									  read_currency, cache);
+		cache->ntypes = read_all(&type_spec, (void ***) &cache->type, read_type, cache);
+	}
+	PG_CATCH();
+	{
+		type_cache = NULL;
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	if (type_cache == cache)
+		MemoryContextSetParent(context, CacheMemoryContext);
+	return cache;
+}
+
+/* If they are invalidated each time that they are read, what is read will do for once. */
 static TypeCache *
 types(void)
 {
-	while (type_cache == NULL)
-	{
-		MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "ledger types",
-													  ALLOCSET_SMALL_SIZES);
-		TypeCache  *cache = MemoryContextAllocZero(context, sizeof(TypeCache));
+	TypeCache  *cache = type_cache;
 
-		cache->context = context;
-		cache->currencies = ledger_store_oid(&currency_spec);
-		cache->account_types = ledger_store_oid(&type_spec);
-		/* what is invalidated while we read is noticed: it is in place */
-		type_cache = cache;
-		PG_TRY();
-		{
-			cache->ncurrencies = read_all(&currency_spec, sizeof(LedgerCurrency),
-										  (void **) &cache->currency, fill_currency, cache);
-			cache->ntypes = read_all(&type_spec, sizeof(LedgerAccountType),
-									 (void **) &cache->type, fill_type, cache);
-		}
-		PG_CATCH();
-		{
-			type_cache = NULL;
-			PG_RE_THROW();
-		}
-		PG_END_TRY();
-		if (type_cache == cache)
-			MemoryContextSetParent(context, CacheMemoryContext);
-	}
-	return type_cache;
+	for (int i = 0; type_cache == NULL && i < 3; i++)
+		cache = read_tables();
+	return cache;
 }
 
-const LedgerAccountType *
+LedgerAccountType *const *
 ledger_account_types(int *n)
 {
 	TypeCache  *cache = types();
@@ -219,10 +268,10 @@ ledger_account_type_find(const char *name, LedgerRefusal **refusal)
 
 	for (int i = 0; i < cache->ntypes; i++)
 	{
-		if (strcmp(cache->type[i].name, name) != 0)
+		if (strcmp(cache->type[i]->name, name) != 0)
 			continue;
-		if (!cache->type[i].unknown_currency)
-			return &cache->type[i];
+		if (!cache->type[i]->unknown_currency)
+			return cache->type[i];
 		*refusal = ledger_refusal(ERRCODE_LG_NOT_ALLOWED,
 								  psprintf("account type \"%s\" is in an unknown currency", name),
 								  "No row of ledger.currencies has the code that its row names.",

@@ -1,6 +1,7 @@
 /*
  * account_type.h
- *		Currencies and account types.
+ *		Currencies and account types. A pointer to one is good for ever, and
+ *		the same each time that its name is looked up.
  */
 #ifndef LEDGER_ACCOUNT_TYPE_H
 #define LEDGER_ACCOUNT_TYPE_H
@@ -58,6 +59,6 @@ extern const LedgerCurrency *ledger_account_currency(const LedgerAccountType *ty
 													 LedgerRefusal **refusal);
 
 /* All there are. */
-extern const LedgerAccountType *ledger_account_types(int *n);
+extern LedgerAccountType *const *ledger_account_types(int *n);
 
 #endif							/* LEDGER_ACCOUNT_TYPE_H */
