@@ -220,6 +220,7 @@ SELECT count(*) FROM ledger.reconcile();
 -- Out of it leads roll_back() alone. What it left undone, the next one does.
 SELECT raises('SELECT ledger.configure(shadow_mode => true)');
 SELECT raises($$SELECT ledger.configure(shadow_mode => true, balance_source => 'ledger')$$);
+SELECT raises($$SELECT ledger.configure(balance_source => 'ledger')$$);
 CALL ledger.roll_back('in a hurry', catch_up => false);
 SELECT shadow_mode FROM ledger.configure(shadow_mode => false, reason => 'it burns again');
 UPDATE public.balances SET pending_deposits = pending_deposits + 1 WHERE user_id = :dave;

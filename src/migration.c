@@ -408,6 +408,21 @@ switch_over(CutOver *cut)
 	cut->held_ms = (GetCurrentTimestamp() - began) / 1000.0;
 }
 
+/* Whoever has disabled a trigger since the gates were read had its table's lock. */
+static void
+raise_disarmed(void)
+{
+	(void) query("SELECT string_agg(format('Trigger %s on %s: %s.', d.trigger_name, d.table_name, d.what), ' ')"
+				 " FROM ledger.disarmed() d WHERE NOT starts_with(d.table_name, 'ledger.')",
+				 0, NULL, NULL, NULL);
+	if (text_column(1))
+		ereport(ERROR,
+				(errcode(ERRCODE_LG_GATE_NOT_MET),
+				 errmsg("not ready to cut over: closed gates %s", "capture"),
+				 errdetail_internal("%s", text_column(1)),
+				 errhint("Call ledger.rearm().")));
+}
+
 /* In a subtransaction that is rolled back; what it cannot get is told, not raised. */
 static void
 rehearse(CutOver *cut)
@@ -514,6 +529,7 @@ ledger_cut_over(PG_FUNCTION_ARGS)
 	{
 		raise_different(&cut.before, "before the cut-over");
 		switch_over(&cut);
+		raise_disarmed();
 		raise_different(&cut.under, "at the cut-over");
 		commit();
 		ereport(NOTICE,

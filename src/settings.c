@@ -664,10 +664,12 @@ ledger_configure(PG_FUNCTION_ARGS)
 				 errmsg("cannot change the settings after the cut-over"),
 				 errdetail("The phase of the migration says what is written and read."),
 				 errhint("Call ledger.roll_back() first.")));
-	if (ledger_settings_legacy_only(&now) && new.shadow_mode)
+	if (ledger_settings_legacy_only(&now) && !ledger_settings_legacy_only(&new))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("shadow mode cannot be turned on while balances are the legacy table's alone"),
+				 errmsg("%s while balances are the legacy table's alone",
+						new.shadow_mode ? "shadow mode cannot be turned on" :
+						"balances cannot be read from the ledger"),
 				 errdetail("The ledger does not have what was written to the legacy table meanwhile."),
 				 errhint("CALL ledger.roll_back(reason), which takes it along.")));
 	if (ledger_settings_check)
