@@ -4,11 +4,12 @@
 --
 \set ECHO none
 \getenv srcdir PG_ABS_SRCDIR
-\set oracle :srcdir '/test/lib/oracle.sql'
+\set database regress_ledger_oracle
+\set fresh :srcdir '/test/lib/fresh.sql'
 \set selftest :srcdir '/test/lib/oracle_selftest.sql'
+\set done :srcdir '/test/lib/done.sql'
+\i :fresh
 SET client_min_messages = warning;
-CREATE EXTENSION IF NOT EXISTS ledger;
-\i :oracle
 \i :selftest
 RESET client_min_messages;
 \set ECHO all
@@ -54,6 +55,5 @@ SELECT * FROM public.ledger_oracle();
 SELECT shadow_mode FROM ledger.configure(shadow_mode => false, reason => 'test');
 SELECT ledger.detach_legacy('public.oracle_balances');
 DROP TABLE public.oracle_balances;
-
-DROP FUNCTION public.ledger_oracle_selftest(boolean), public.oracle_break(text), public.oracle_unlock(),
-	public.oracle_account(text, int, text), public.oracle_post(bigint, bigint, numeric, bigint, bigint);
+\set ECHO none
+\i :done
