@@ -102,6 +102,14 @@ SELECT public.nodes('//h:div[h:h2 = "Open discrepancies"]//text()');
 -- no more than it is told
 SELECT count(*) FROM public.nodes('//*[local-name() = "tr"]', ledger.report_discrepancies(true, 1));
 
+-- alerts that fire, the gravest first, as the view has them
+UPDATE ledger.discrepancy_rows SET first_seen = first_seen - interval '2 hours' WHERE user_id = :bob;
+ALTER TABLE public.balances DISABLE TRIGGER ledger_capture;
+SELECT r FROM public.cells('alerts', ARRAY['Alert', 'Severity', 'What', 'Threshold']) r;
+SELECT count(*) FROM public.cells('alerts', ARRAY['Alert']) r, ledger.alerts a WHERE a.firing AND a.alert = r;
+SELECT count(*) FROM ledger.alerts WHERE firing;
+SELECT count(*) FROM ledger.rearm();
+
 -- suspense
 SELECT ledger.configure_capture('public.balances', 'post', 'a test');
 UPDATE public.balances SET buying_power = buying_power + 5.25 WHERE user_id = :carol;

@@ -94,7 +94,7 @@ AS $$
 			'read_timings_store', 'read_timings_trim',
 			'discrepancy_opened', 'discrepancy_changed', 'write_counts', 'write_success', 'samples_store', 'gates_store',
 			'report_text', 'report_number', 'report_amount', 'report_ms', 'report_time', 'report_user', 'report_table',
-			'report_section', 'report_badge', 'report_histogram', 'report_facts', 'report_changes', 'report_state', 'report_tiles',
+			'report_section', 'report_badge', 'report_histogram', 'report_facts', 'report_changes', 'report_state', 'report_tiles', 'report_alerts',
 			'report_gates', 'report_discrepancies', 'report_runs', 'report_suspense', 'report_worker', 'report_bins', 'report_axis',
 			'report_chart', 'report_postings', 'report_operations', 'report_reads', 'report_style', 'report_head', 'report_page',
 			'explain_postings', 'explain_assignment', 'explain_writes', 'explain_repairs', 'explain_findings', 'explain_capture',

@@ -252,6 +252,22 @@ $$;
 REVOKE ALL ON FUNCTION ledger.report_tiles(ledger.gate[]) FROM PUBLIC;
 COMMENT ON FUNCTION ledger.report_tiles(ledger.gate[]) IS 'Internal: part of the page.';
 
+/* The gravest first. */
+CREATE FUNCTION ledger.report_alerts() RETURNS text
+	LANGUAGE sql STABLE PARALLEL RESTRICTED SECURITY INVOKER
+	SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT ledger.report_section('alerts', 'Alerts that fire', NULL,
+		ledger.report_table(ARRAY['Alert', 'Severity', 'Since', 'What', 'At', 'Threshold'], ARRAY['code', 'html', 'time', 'text', 'number', 'number'],
+			array_agg(ARRAY[a.alert, ledger.report_badge(CASE a.severity WHEN 'medium' THEN 'warn' ELSE 'bad' END, a.severity), ledger.report_time(a.since),
+				a.summary, ledger.report_number(trunc(a.value::numeric, 2)), ledger.report_number(a.threshold::numeric)]
+				ORDER BY array_position(ARRAY['critical', 'high', 'medium'], a.severity), a.alert) FILTER (WHERE a.firing),
+			format('None of %s.', count(*))))
+	FROM ledger.alerts a
+$$;
+REVOKE ALL ON FUNCTION ledger.report_alerts() FROM PUBLIC;
+COMMENT ON FUNCTION ledger.report_alerts() IS 'Internal: part of the page.';
+
 /* Those that are closed first. Before and after the migration nobody asks for them: folded up. */
 CREATE FUNCTION ledger.report_gates(gates ledger.gate[]) RETURNS text
 	LANGUAGE sql STABLE PARALLEL RESTRICTED SECURITY INVOKER
@@ -659,7 +675,7 @@ BEGIN
 		E'<meta http-equiv="Content-Security-Policy" content="default-src ''none''; style-src ''unsafe-inline''"/>\n',
 		E'<meta name="viewport" content="width=device-width, initial-scale=1"/>\n<meta name="color-scheme" content="light dark"/>\n',
 		format(E'<title>ledger: %s</title>\n<style>%s</style>\n</head>\n<body>\n', ledger.report_text(current_database()), ledger.report_style()),
-		ledger.report_head(), E'<main>\n', ledger.report_tiles(gates), ledger.report_state(), ledger.report_gates(gates),
+		ledger.report_head(), E'<main>\n', ledger.report_tiles(gates), ledger.report_alerts(), ledger.report_state(), ledger.report_gates(gates),
 		ledger.report_discrepancies(report_page.shows_users, 50), ledger.report_runs(), ledger.report_suspense(report_page.shows_users, 20),
 		ledger.report_postings(100000), ledger.report_operations(), ledger.report_reads(), ledger.report_worker(),
 		E'<footer>All times are UTC. ledger.report_html() made this page; it holds no script and loads nothing.</footer>\n</main>\n</body>\n</html>');
@@ -671,4 +687,4 @@ COMMENT ON FUNCTION ledger.report_page(boolean) IS 'Internal: the page of report
 CREATE FUNCTION ledger.report_html() RETURNS text
 	AS 'MODULE_PATHNAME', 'ledger_report_html' LANGUAGE C STABLE PARALLEL RESTRICTED SECURITY INVOKER;
 REVOKE ALL ON FUNCTION ledger.report_html() FROM PUBLIC;
-COMMENT ON FUNCTION ledger.report_html() IS 'One HTML page that needs nothing else: state of the migration, gates, open discrepancies, reconciliations, suspense, worker, transactions over time, latency. Users in full and their amounts only for a role that may read balances. Writes nothing; works on a standby.';
+COMMENT ON FUNCTION ledger.report_html() IS 'One HTML page that needs nothing else: alerts that fire, state of the migration, gates, open discrepancies, reconciliations, suspense, worker, transactions over time, latency. Users in full and their amounts only for a role that may read balances. Writes nothing; works on a standby.';
