@@ -404,6 +404,8 @@ trim(void)
 	ledger_worker_trims = true;
 	trimmed_now = DatumGetInt64(call("SELECT ledger.evidence_trim(pg_catalog.make_interval(days => $1), $2)"
 									 " OPERATOR(pg_catalog.+)"
+									 " ledger.reconciliation_trim(pg_catalog.make_interval(days => $1), $2)"
+									 " OPERATOR(pg_catalog.+)"
 									 " ledger.read_timings_trim(pg_catalog.make_interval(days => $1), $2)",
 									 2, types, values, NULL));
 	ledger_worker_trims = false;

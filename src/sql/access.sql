@@ -90,7 +90,7 @@ AS $$
 			'legacy_only_times', 'legacy_drop',
 			'backfill_open_run', 'backfill_next', 'backfill_record', 'backfill_record_end', 'backfill_stop',
 			'evidence_start', 'evidence_beat', 'evidence_lost', 'evidence_resolved', 'evidence_store',
-			'evidence_settle', 'evidence_trim', 'worker_expire',
+			'evidence_settle', 'evidence_trim', 'reconciliation_trim', 'worker_expire',
 			'read_timings_store', 'read_timings_trim',
 			'discrepancy_opened', 'discrepancy_changed', 'write_counts', 'write_success', 'samples_store', 'gates_store',
 			'report_text', 'report_number', 'report_amount', 'report_ms', 'report_time', 'report_user', 'report_table',

@@ -806,6 +806,28 @@ $$;
 REVOKE ALL ON FUNCTION ledger.unignore_discrepancy(bigint) FROM PUBLIC;
 COMMENT ON FUNCTION ledger.unignore_discrepancy(bigint) IS 'Ends a rule of ignore_rules, which is kept; false: there is none in force.';
 
+/* What later runs and checks go by is of the last exact full run, or of a later one. */
+CREATE FUNCTION ledger.reconciliation_trim(retention interval, max_rows int) RETURNS bigint
+	LANGUAGE sql VOLATILE PARALLEL UNSAFE SECURITY INVOKER
+	SET search_path = pg_catalog, pg_temp
+AS $$
+	WITH old AS (
+		SELECT r.id FROM ledger.reconciliation_runs r
+		WHERE r.status <> 'running' AND r.finished_at < ledger.clock() - reconciliation_trim.retention
+			AND r.id < (SELECT max(n.id) FROM ledger.reconciliation_runs n WHERE n.scope = 'full' AND n.status = 'finished'
+				AND n.tolerance = 0 AND COALESCE(n.options -> 'tolerances', '{}') IN ('{}', 'null'))
+	), trimmed AS (
+		DELETE FROM ledger.reconciliation_findings f USING (
+				SELECT n.run_id, n.user_id, n.mapping_id, n.legacy_column FROM old o
+				JOIN ledger.reconciliation_findings n ON n.run_id = o.id LIMIT reconciliation_trim.max_rows) t
+			WHERE f.run_id = t.run_id AND f.user_id = t.user_id AND f.mapping_id = t.mapping_id AND f.legacy_column = t.legacy_column
+			RETURNING 1
+	)
+	SELECT count(*) FROM trimmed
+$$;
+REVOKE ALL ON FUNCTION ledger.reconciliation_trim(interval, int) FROM PUBLIC;
+COMMENT ON FUNCTION ledger.reconciliation_trim(interval, int) IS 'Internal, for the worker, who alone passes the guard: deletes what runs found that ended longer ago, and before the last full one; the runs stay.';
+
 /* ---- what a run found, for others ---------------------------------------------------------- */
 
 CREATE FUNCTION ledger.reconciliation_csv(run_id bigint) RETURNS SETOF text

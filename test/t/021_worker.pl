@@ -89,8 +89,13 @@ ok(comes_true(sprintf $status, 'expired = 1'), 'and counts them');
 
 query("UPDATE public.balances SET pending_deposits = pending_deposits + 1 WHERE user_id = '$three'; $read('$three')");
 ok(comes_true('SELECT count(*) = 1 FROM ledger.discrepancies'), 'a discrepancy');
+query('CALL ledger.run_reconciliation()') foreach 1 .. 2;
+is(query('SELECT count(*) FROM ledger.reconciliation_findings'), '2', 'and found by two runs');
 query("SELECT * FROM ledger.repair('$three', dry_run => false, reason => 'x'); ALTER SYSTEM SET ledger.history_retention = 0; SELECT pg_reload_conf()");
 ok(comes_true('SELECT count(*) = 0 FROM ledger.discrepancies'), 'that was resolved long enough ago is deleted');
+ok(comes_true('SELECT array_agg(run_id) = ARRAY[max(run_id)] AND max(run_id) = (SELECT max(id) FROM ledger.reconciliation_runs) FROM ledger.reconciliation_findings'),
+	'and what the first run found; the last one is what others go by');
+is(query('SELECT count(*) FROM ledger.reconciliation_runs'), '2', 'the runs stay');
 is(($node->psql('postgres', 'DELETE FROM ledger.discrepancy_rows'))[0], 0, 'nobody else may delete any, but there is none');
 query('ALTER SYSTEM RESET ledger.history_retention; SELECT pg_reload_conf()');
 
