@@ -100,8 +100,8 @@ COMMIT;
 UPDATE balances SET buying_power = buying_power + 1 WHERE user_id = :carol;
 UPDATE balances SET buying_power = buying_power - 1 WHERE user_id = :carol;
 SELECT kind, deltas, note FROM captured OFFSET (SELECT count(*) - 2 FROM captured);
+CALL ledger.roll_back('a test');
 SELECT ledger.configure(balance_source => 'ledger');
-SELECT ledger.configure(shadow_mode => true);
 
 -- Savepoints: what is rolled back was neither written nor posted.
 BEGIN;
