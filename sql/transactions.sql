@@ -208,13 +208,14 @@ EXPLAIN (COSTS OFF) SELECT count(ledger.find_transaction(m.key)) FROM public.man
 SELECT count(ledger.find_transaction(m.key)) FROM public.many m;
 EXPLAIN (COSTS OFF) SELECT count(*) FROM public.many m WHERE ledger.credit_user_usdc(:alice, 1, m.key) < 0;
 SELECT sum(b.usdc_balance) > 0 AS read FROM public.many m, public.people p, LATERAL ledger.get_user_balance(p.id) b WHERE m.n < 10;
-SET force_parallel_mode = on;
+-- it has another name since PostgreSQL 16
+SELECT set_config(name, 'on', false) FROM pg_settings WHERE name IN ('force_parallel_mode', 'debug_parallel_query');
 SELECT public.has(:alice) = public.has(:alice) AS same;
 SELECT ledger.get_account_balance(:bob, 'usdc_balance');
 SELECT ledger.credit_user_usdc(:bob, 0.01, 'in parallel mode') > 0 AS posted;
 SELECT count(*) > 0 AS some FROM ledger.user_history(:bob);
 SELECT * FROM public.ledger_oracle();
-RESET force_parallel_mode;
+SELECT set_config(name, 'off', false) FROM pg_settings WHERE name IN ('force_parallel_mode', 'debug_parallel_query');
 RESET max_parallel_workers_per_gather;
 RESET parallel_setup_cost;
 RESET parallel_tuple_cost;

@@ -24,6 +24,8 @@
 #include "access/xact.h"
 #include "commands/trigger.h"
 #include "executor/spi.h"
+#include "miscadmin.h"
+#include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/json.h"
 #include "utils/jsonb.h"
@@ -353,6 +355,25 @@ post(Captured *captured, const char **note)
 	return ledger_post(captured->request);
 }
 
+/*
+ * As who wrote: what a refusal tells depends on his rights. Since PostgreSQL 18
+ * an event fires as who queued it, which is the owner, who stored the write.
+ */
+static int64
+post_as_writer(Captured *captured, const char **note)
+{
+	Oid			user;
+	int			security;
+	int64		id;
+
+	GetUserIdAndSecContext(&user, &security);
+	SetUserIdAndSecContext(get_role_oid(captured->role, false),
+						   security | SECURITY_LOCAL_USERID_CHANGE);
+	id = post(captured, note);
+	SetUserIdAndSecContext(user, security);
+	return id;
+}
+
 /* ---- the trigger on ledger.legacy_writes ------------------------------------------------- */
 
 static LegacyTable *
@@ -410,7 +431,7 @@ ledger_capture_post(PG_FUNCTION_ARGS)
 	id = DatumGetInt64(get(tuple, desc, "id"));
 	if (captured.nids > 0 && captured.ids[0] == id)
 	{
-		int64		posted = post(&captured, &note);
+		int64		posted = post_as_writer(&captured, &note);
 
 		ledger_own_writes_mark(captured.ids, captured.nids, posted ? "posted" : "outside",
 							   posted, note);

@@ -9,6 +9,8 @@
  */
 #include "postgres.h"
 
+#include <math.h>
+
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
@@ -100,8 +102,8 @@ ledger_set_test_clock(PG_FUNCTION_ARGS)
 	if (!PG_ARGISNULL(0))
 		shift = *PG_GETARG_INTERVAL_P(0);
 	/* as timestamptz_pl_interval() counts, and never out of its range */
-	if (Abs((double) shift.time + shift.day * (double) USECS_PER_DAY +
-			shift.month * 31.0 * USECS_PER_DAY) > MAX_SHIFT)
+	if (fabs((double) shift.time + shift.day * (double) USECS_PER_DAY +
+			 shift.month * 31.0 * USECS_PER_DAY) > MAX_SHIFT)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("a test clock may be at most 100 years off")));

@@ -9,9 +9,18 @@
 #error "ledger needs PostgreSQL 15 or newer"
 #endif
 
+#include "access/tableam.h"
 #include "miscadmin.h"
 #include "storage/bufmgr.h"
 #include "storage/lmgr.h"
+#include "utils/regproc.h"
+#if PG_VERSION_NUM >= 160000
+#include "varatt.h"
+#endif
+
+#if PG_VERSION_NUM < 180000
+#define pg_noreturn __attribute__((noreturn))
+#endif
 
 /* table_tuple_update() says which indexes want entries: a bool before 16. */
 #if PG_VERSION_NUM >= 160000
@@ -74,6 +83,12 @@ ledger_extend_relation(Relation relation)
 	object_aclcheck(NamespaceRelationId, schema, role, mode)
 #else
 #define ledger_schema_aclcheck(schema, role, mode) pg_namespace_aclcheck(schema, role, mode)
+#endif
+
+#if PG_VERSION_NUM >= 160000
+#define ledger_qualified_name_list(name) stringToQualifiedNameList(name, NULL)
+#else
+#define ledger_qualified_name_list(name) stringToQualifiedNameList(name)
 #endif
 
 /* A small number of this backend's, dense over all backends. */

@@ -9,6 +9,7 @@
  */
 #include "postgres.h"
 
+#include "compat.h"
 #include "fixed.h"
 
 /* Of numeric.c, which does not export them. */

@@ -7,6 +7,8 @@
 
 #include "utils/snapshot.h"
 
+#include "compat.h"
+
 typedef enum LedgerIdentity
 {
 	IDENTITY_NONE,				/* not stored yet: the ledger is unused */
@@ -24,6 +26,6 @@ extern LedgerIdentity ledger_identity_read(Snapshot snapshot);
 extern LedgerIdentity ledger_identity_settle(void);
 
 /* Raises 55000. */
-extern void ledger_identity_refuse(void) pg_attribute_noreturn();
+pg_noreturn extern void ledger_identity_refuse(void);
 
 #endif							/* LEDGER_IDENTITY_H */

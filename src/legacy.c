@@ -157,7 +157,7 @@ parse_constants(Jsonb *constants)
 static char *
 key_function(const char *name, Oid type, Oid *oid)
 {
-	List	   *names = stringToQualifiedNameList(name);
+	List	   *names = ledger_qualified_name_list(name);
 	Oid			types[] = {type, TEXTOID};
 
 	*oid = LookupFuncName(names, 1, types, true);

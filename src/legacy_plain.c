@@ -239,9 +239,9 @@ note_columns(PlainTable *plain, const LegacyTable *table)
 	foreach(lc, table->constants)
 	{
 		const LegacyConstant *constant = lfirst(lc);
-		Oid			type = get_atttype(table->relid, get_attnum(table->relid, constant->name));
+		Oid			is = get_atttype(table->relid, get_attnum(table->relid, constant->name));
 
-		if ((type != TEXTOID && type != VARCHAROID) || !add_column(plain, constant->name))
+		if ((is != TEXTOID && is != VARCHAROID) || !add_column(plain, constant->name))
 			return false;
 	}
 	if (table->has_updated_at)

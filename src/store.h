@@ -14,6 +14,8 @@
 #include "access/tableam.h"
 #include "utils/snapshot.h"
 
+#include "compat.h"
+
 #define STORE_MAX_COLUMNS	32
 #define STORE_MAX_KEYS		4
 #define STORE_MAX_INDEXES	64	/* REINDEX CONCURRENTLY doubles them */
@@ -116,6 +118,6 @@ extern Size ledger_store_leave_room(Store *store, int percent);
 extern bool ledger_store_lock_tuple(Store *store, ItemPointer tid, bool wait);
 extern void ledger_store_unlock_tuple(Store *store, ItemPointer tid);
 
-extern void ledger_store_serialization_failure(void) pg_attribute_noreturn();
+pg_noreturn extern void ledger_store_serialization_failure(void);
 
 #endif							/* LEDGER_STORE_H */

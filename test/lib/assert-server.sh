@@ -10,7 +10,7 @@ assert_version=${LEDGER_ASSERT_VERSION:-15.18-0+deb12u1}
 # assert_server cassert|caches|valgrind: prints the path of its pg_config.
 assert_server()
 {
-	local prefix=${XDG_CACHE_HOME:-$HOME/.cache}/ledger-cassert/${assert_version%%-*}-$1 tarball
+	local prefix=${XDG_CACHE_HOME:-$HOME/.cache}/ledger-cassert/${assert_version%%-*}-$1-libxml tarball
 
 	if [ ! -x "$prefix/bin/pg_config" ]; then
 		say "building PostgreSQL ${assert_version%%-*} ($1); this is kept in $prefix"

@@ -61,12 +61,15 @@ sub results
 	return "$status\n$rows\n$messages";
 }
 
+# it has another name since PostgreSQL 16
+my $parallel = $node->safe_psql('postgres', q{SELECT format('SET %I = on', name) FROM pg_settings
+	WHERE name IN ('force_parallel_mode', 'debug_parallel_query')});
 my $expected = results('SELECT', 'SELECT');
 like($expected, qr/^0\n/, 'every read gives an answer');
 my %sessions = (
 	'read-only transaction' => [ 'BEGIN READ ONLY', 'COMMIT' ],
 	'default_transaction_read_only' => [ 'SET default_transaction_read_only = on', 'SELECT' ],
-	'parallel workers' => [ 'SET force_parallel_mode = on', 'SELECT' ],
+	'parallel workers' => [ $parallel, 'SELECT' ],
 	'parallel plans' => [ 'SET max_parallel_workers_per_gather = 2', 'SELECT' ],
 	'serializable, read only, deferrable' => [ 'BEGIN ISOLATION LEVEL SERIALIZABLE READ ONLY DEFERRABLE', 'COMMIT' ],
 	map { ($_ => [ "SET default_transaction_isolation = '$_'; BEGIN", 'COMMIT' ]) }
@@ -93,7 +96,7 @@ $db->do(<<SQL);
 CREATE FUNCTION said_to_be_safe() RETURNS bigint LANGUAGE plpgsql PARALLEL SAFE AS
 	\$\$ BEGIN RETURN ledger.credit_user_usdc('$one', 1, 'x'); END \$\$
 SQL
-$db->do('SET force_parallel_mode = on');
+$db->do($parallel);
 is(code_of($db, 'SELECT said_to_be_safe()'), '25000', 'a posting in a parallel worker');
 isnt(code_of($db, "SELECT ledger.credit_user_usdc('$one', 0, 'x')"), '25000', 'but not only because it might be in one');
 
