@@ -3,9 +3,10 @@
 # source package once and kept in the user's cache for the next run.
 # Sourced by test/lib/sandbox.
 
-# The security archive does not always serve its sources, so this is the
-# version of the main archive.
+# The version, and the suite of Debian whose main archive has it; the security
+# archive does not always serve its sources.
 assert_version=${LEDGER_ASSERT_VERSION:-15.18-0+deb12u1}
+assert_suite=${LEDGER_ASSERT_SUITE:-bookworm}
 
 # assert_server cassert|caches|valgrind: prints the path of its pg_config.
 assert_server()
@@ -37,12 +38,12 @@ fetch_source()
 	mkdir -p "$apt/lists/partial" "$apt/archives/partial"
 	uri=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Codename: bookworm' 'Component: main' |
 		grep '/debian/*$' | head -n 1 || true)
-	printf 'deb-src [signed-by=%s] %s bookworm main\n' \
-		/usr/share/keyrings/debian-archive-keyring.gpg "${uri:-http://deb.debian.org/debian}" >"$apt/sources.list"
+	printf 'deb-src [signed-by=%s] %s %s main\n' /usr/share/keyrings/debian-archive-keyring.gpg \
+		"${uri:-http://deb.debian.org/debian}" "$assert_suite" >"$apt/sources.list"
 	options=(-qq -o Dir::Etc::SourceList="$apt/sources.list" -o Dir::Etc::SourceParts=/dev/null
 		-o Dir::State::Lists="$apt/lists" -o Dir::Cache="$apt" -o APT::Sandbox::User="$(id -un)")
 	apt-get "${options[@]}" update >&2
-	(cd "$1" && apt-get "${options[@]}" source --download-only "postgresql-15=$assert_version") >&2
-	tarball=$(ls "$1"/postgresql-15_*.orig.tar.bz2)
+	(cd "$1" && apt-get "${options[@]}" source --download-only "postgresql-${assert_version%%.*}=$assert_version") >&2
+	tarball=$(ls "$1"/postgresql-*.orig.tar.bz2)
 	printf '%s\n' "$tarball"
 }
