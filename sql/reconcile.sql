@@ -111,6 +111,11 @@ SELECT * FROM public.incremental;
 
 -- One that tolerated more is no base, nor one of another database or of other tables.
 SELECT base.reason IS NULL AS ours FROM ledger.reconcile_base(0) AS base;
+BEGIN;
+SET LOCAL timezone = 'Asia/Tokyo';
+SET LOCAL quote_all_identifiers = on;
+SELECT base.reason IS NULL AS ours_in_any_session FROM ledger.reconcile_base(0) AS base;
+ROLLBACK;
 CALL ledger.run_reconciliation('full', 1);
 SELECT run_id IS NOT NULL AS older FROM ledger.reconcile_base(0);
 SELECT * FROM public.incremental;

@@ -140,14 +140,14 @@ COMMENT ON FUNCTION ledger.reconcile_users(uuid[]) IS 'Internal: every differenc
 
 CREATE FUNCTION ledger.reconciliation_mappings() RETURNS text
 	LANGUAGE sql STABLE PARALLEL SAFE SECURITY INVOKER
-	SET search_path = pg_catalog, pg_temp
+	SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' SET quote_all_identifiers = off
 AS $$
 	SELECT md5(concat(
 		(SELECT string_agg((to_jsonb(m) - 'capture')::text, ' ' ORDER BY m.id) FROM ledger.legacy_mappings m WHERE m.detached_at IS NULL),
 		(SELECT string_agg(to_jsonb(c)::text, ' ' ORDER BY c.mapping_id, c.ordinal) FROM ledger.legacy_columns c)))
 $$;
 REVOKE ALL ON FUNCTION ledger.reconciliation_mappings() FROM PUBLIC;
-COMMENT ON FUNCTION ledger.reconciliation_mappings() IS 'Internal: a hash of what is attached.';
+COMMENT ON FUNCTION ledger.reconciliation_mappings() IS 'Internal: a hash of what is attached, the same in every session.';
 
 /*
  * The newest run from which an incremental one can go on. It must have told
