@@ -227,8 +227,8 @@ warn(const char *user, const CompareColumn *columns, int ncolumns)
 	ereport(WARNING,
 			(errcode(ERRCODE_LG_DISCREPANCY),
 			 errmsg_internal(format, user, describe(columns, ncolumns, amounts))));
-	/* the warning is a line in the log too, unless it is set not to be */
-	if (log_min_messages > WARNING || !amounts)
+	/* the warning is a line in the log too, unless it is set not to be; there LOG ranks highest */
+	if (log_min_messages > WARNING || log_min_messages == LOG || !amounts)
 		ereport(LOG_SERVER_ONLY,
 				(errcode(ERRCODE_LG_DISCREPANCY),
 				 errmsg_internal(format, user, describe(columns, ncolumns, true))));

@@ -30,10 +30,10 @@ $standby->init_from_backup($node, 'base', has_streaming => 1);
 $standby->start;
 $node->safe_psql('postgres', "UPDATE public.balances SET buying_power = buying_power + 1 WHERE user_id = '$three'");
 $node->wait_for_catchup($standby, 'replay', $node->lsn('insert'));
-$standby->safe_psql('postgres', "$read('$three')") foreach 1 .. 2;
+$standby->safe_psql('postgres', "SET log_min_messages = $_; $read('$three')") foreach 'warning', 'log';
 is($standby->safe_psql('postgres', 'SELECT active, used, recorded, worker_pid FROM ledger.evidence_status()'), 't|1|2|',
 	'on a standby evidence is left and counted, there is no worker');
-like(slurp_file($standby->logfile), qr/shadow mode: balance discrepancy .*$three/, 'and it is in the log');
+is(scalar(() = slurp_file($standby->logfile) =~ /shadow mode: balance discrepancy .*$three/g), 2, 'and it is in the log, whatever else is');
 $node->stop('immediate');
 $standby->promote;
 ok(wait_until(20, sub { $standby->safe_psql('postgres', "SELECT count(*) FROM ledger.discrepancies WHERE status = 'open' AND count = 2") eq '1' }),
