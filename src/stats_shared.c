@@ -256,24 +256,28 @@ detach(int code, Datum arg)
 	LWLockRelease(lock);
 }
 
-/* Which places are those of databases that are gone; as of now. */
+/* The databases that have places and are gone, as of now; InvalidOid: not that one. */
 static void
-find_dropped(bool *dropped)
+find_dropped(Oid *dropped)
 {
-	Oid			databases[STATS_MAX_DATABASES];
-
 	LWLockAcquire(lock, LW_SHARED);
 	for (int i = 0; i < STATS_MAX_DATABASES; i++)
-		databases[i] = shared->databases[i].database;
+		dropped[i] = shared->databases[i].database;
 	LWLockRelease(lock);
 	for (int i = 0; i < STATS_MAX_DATABASES; i++)
-		dropped[i] = OidIsValid(databases[i]) &&
-			!SearchSysCacheExists1(DATABASEOID, ObjectIdGetDatum(databases[i]));
+	{
+		if (OidIsValid(dropped[i]) &&
+			SearchSysCacheExists1(DATABASEOID, ObjectIdGetDatum(dropped[i])))
+			dropped[i] = InvalidOid;
+	}
 }
 
-/* This database's place; the lock is held exclusively. */
+/*
+ * This database's place; the lock is held exclusively. Another may have taken
+ * that of one that is gone since it was looked for.
+ */
 static StatsDatabase *
-claim_database(const bool *dropped)
+claim_database(const Oid *dropped)
 {
 	StatsDatabase *database = find_database(MyDatabaseId);
 
@@ -281,7 +285,7 @@ claim_database(const bool *dropped)
 		database = find_database(InvalidOid);
 	for (int i = 0; i < STATS_MAX_DATABASES && database == NULL; i++)
 	{
-		if (dropped[i])
+		if (OidIsValid(dropped[i]) && shared->databases[i].database == dropped[i])
 			database = &shared->databases[i];
 	}
 	if (database == NULL || database->database == MyDatabaseId)
@@ -295,7 +299,7 @@ claim_database(const bool *dropped)
 static void
 attach(void)
 {
-	bool		dropped[STATS_MAX_DATABASES];
+	Oid			dropped[STATS_MAX_DATABASES];
 	StatsSlot  *mine = slot(LEDGER_BACKEND_NUMBER);
 
 	find_dropped(dropped);
