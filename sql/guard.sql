@@ -53,6 +53,13 @@ CREATE TABLE balances (user_id uuid PRIMARY KEY, buying_power numeric(36,18) NOT
 \set ECHO all
 \set alice '''00000000-0000-4000-8000-00000000aa01'''
 
+-- However names are shown.
+SET quote_all_identifiers = on;
+SELECT count(*) FROM ledger.disarmed();
+SELECT * FROM ledger.verify_catalog();
+SELECT count(*) FROM ledger.rearm();
+RESET quote_all_identifiers;
+
 -- A ledger with every kind of row.
 SELECT ledger.credit_user_usdc(:alice, 100, 'deposit') AS deposit \gset
 SELECT ledger.reserve_for_investment(:alice, 40, '00000000-0000-4000-8000-00000000aa11') > 0 AS reserved;

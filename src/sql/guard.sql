@@ -21,7 +21,7 @@ COMMENT ON FUNCTION ledger.guard() IS
  */
 CREATE FUNCTION ledger.guards() RETURNS TABLE (table_name text, trigger_name text, definition text)
 	LANGUAGE sql STABLE PARALLEL SAFE SECURITY INVOKER
-	SET search_path = pg_catalog, pg_temp
+	SET search_path = pg_catalog, pg_temp SET quote_all_identifiers = off
 AS $$
 	SELECT g.table_name, t.trigger_name,
 		   format('CREATE TRIGGER %s %s ON %s %sFOR EACH %s EXECUTE FUNCTION ledger.%s()',
@@ -161,7 +161,7 @@ COMMENT ON EVENT TRIGGER ledger_legacy_drop_guard IS 'Keeps attached legacy tabl
  */
 CREATE FUNCTION ledger.disarmed() RETURNS TABLE (table_name text, trigger_name text, what text)
 	LANGUAGE sql STABLE PARALLEL SAFE SECURITY INVOKER
-	SET search_path = pg_catalog, pg_temp
+	SET search_path = pg_catalog, pg_temp SET quote_all_identifiers = off
 AS $$
 	SELECT g.table_name, g.trigger_name,
 		   CASE WHEN t.oid IS NULL THEN 'missing'
@@ -187,7 +187,7 @@ COMMENT ON FUNCTION ledger.disarmed() IS
 
 CREATE FUNCTION ledger.rearm() RETURNS TABLE (table_name text, trigger_name text, what text)
 	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY INVOKER
-	SET search_path = pg_catalog, pg_temp
+	SET search_path = pg_catalog, pg_temp SET quote_all_identifiers = off
 AS $$
 DECLARE
 	found_state record;

@@ -160,7 +160,7 @@ COMMENT ON FUNCTION ledger.verify_reservations() IS 'Internal: problems of reser
 
 CREATE FUNCTION ledger.verify_catalog() RETURNS TABLE (check_name text, problem text)
 	LANGUAGE sql STABLE PARALLEL SAFE SECURITY INVOKER
-	SET search_path = pg_catalog, pg_temp
+	SET search_path = pg_catalog, pg_temp SET quote_all_identifiers = off
 AS $$
 	WITH tables AS (
 		SELECT c.* FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
