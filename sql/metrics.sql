@@ -142,6 +142,27 @@ nces";
 SELECT line FROM string_to_table(ledger.prometheus(), E'\n') AS line WHERE line LIKE 'ledger_discrepancies_open%*%';
 ALTER TABLE public."ba""l\a
 nces" RENAME TO balances;
+-- whatever the session has set
+CREATE TEMP TABLE lines AS SELECT line FROM string_to_table(ledger.prometheus(), E'\n') AS line;
+SET escape_string_warning = off;
+SET standard_conforming_strings = off;
+SET quote_all_identifiers = on;
+SELECT line FROM string_to_table(ledger.prometheus(), E'\n') AS line WHERE line !~ '_(age|open)_seconds'
+EXCEPT SELECT line FROM lines;
+SELECT alert FROM ledger.alerts WHERE alert LIKE '%Missing' AND firing;
+RESET standard_conforming_strings;
+RESET quote_all_identifiers;
+
+-- a legacy column may hold what is no float8
+BEGIN;
+UPDATE ledger.discrepancy_rows SET status = 'resolved', resolved_at = now() WHERE status = 'open';
+INSERT INTO ledger.discrepancy_rows (mapping_id, user_id, legacy_column, cause, source, ledger_value, legacy_value)
+	VALUES (1, :alice, 'buying_power', 'mismatch', 'run', 0, '1e-400'), (1, :bob, 'buying_power', 'mismatch', 'run', 0, 3);
+SELECT * FROM counted;
+UPDATE ledger.discrepancy_rows SET legacy_value = '1e400' WHERE status = 'open' AND user_id = :alice;
+SELECT * FROM counted;
+SELECT line FROM string_to_table(ledger.prometheus(), E'\n') AS line WHERE line LIKE 'ledger_discrepancy_amount_open{%Inf';
+ROLLBACK;
 
 -- who may look
 CREATE ROLE metrics_watcher;

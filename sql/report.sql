@@ -32,6 +32,8 @@ $$;
 
 -- values: amounts with all their digits, times to three
 SELECT ledger.report_number(n) FROM unnest('{0,-1,999,1000,-1234567.8901,12345678901234567890.123456789012345678,NaN,-Infinity}'::numeric[]) n;
+-- what no amount is comes short: a column of the legacy table may hold it
+SELECT ledger.report_number(n) FROM unnest(ARRAY[repeat('1234567890', 10)::numeric, repeat('1234567890', 10000)::numeric, ('1e-16000')::numeric]) n;
 SELECT ledger.report_amount(n) FROM unnest('{0,1.500,-1000.000000000000000001}'::numeric[]) n;
 SELECT ledger.report_ms(n) FROM unnest('{0,0.001024,0.0123456,0.999,1,12.345,123.45,137438.95}'::float8[]) n;
 SELECT ledger.report_axis(n) FROM unnest('{0,1,2,3,10,11,4999,5001}'::bigint[]) n;
@@ -155,6 +157,17 @@ SET ROLE regress_ledger_report_reader;
 SELECT * FROM public.told;
 RESET ROLE;
 
+-- the text of an error may tell of a user
+INSERT INTO ledger.worker_heartbeat (incarnation, pid, started_at, last_seen, errors, last_error, last_error_at)
+	VALUES (1, 1, now(), now(), 1, 'account 11 of user 4711', now());
+CREATE VIEW public.told_error AS SELECT regexp_replace(f, '\d{4}-.*\d\d: ', '') FROM public.facts('worker', public.page()) f WHERE f LIKE 'Last error%';
+GRANT SELECT ON public.told_error TO PUBLIC;
+ALTER VIEW public.told_error SET (security_invoker = true);
+SELECT * FROM public.told_error;
+SET ROLE regress_ledger_report_only;
+SELECT * FROM public.told_error;
+RESET ROLE;
+
 -- it writes nothing, and is the same whatever the session has set
 BEGIN READ ONLY;
 SET LOCAL timezone = 'Asia/Kathmandu';
@@ -164,6 +177,10 @@ SET LOCAL xmlbinary = 'hex';
 SELECT string_agg(n, ',' ORDER BY n) FROM public.nodes('//h:section/@id') n;
 SELECT count(*) FROM public.nodes('//*[text()[contains(., ".11.") or contains(., "+05:45")]]');
 COMMIT;
+SET escape_string_warning = off;
+SET standard_conforming_strings = off;
+SELECT ledger.report_number(1234567.5);
+RESET standard_conforming_strings;
 
 \set ECHO none
 \c contrib_regression

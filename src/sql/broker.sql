@@ -99,7 +99,7 @@ BEGIN
 	END IF;
 
 	IF jsonb_typeof(object -> field) NOT IN ('string', 'number')
-	   OR value !~ '^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,4})?$' THEN
+	   OR value !~ E'^[+-]?([0-9]+\\.?[0-9]*|\\.[0-9]+)([eE][+-]?[0-9]{1,4})?$' THEN
 		RAISE EXCEPTION 'field "%" of % is not a number', field, what
 			USING ERRCODE = 'invalid_parameter_value',
 				  DETAIL = format('The field holds %s.', left((object -> field)::text, 80)),

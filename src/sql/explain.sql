@@ -56,8 +56,8 @@ CREATE FUNCTION ledger.explain_assignment(statement text, legacy_column text) RE
 	LANGUAGE sql IMMUTABLE PARALLEL SAFE SECURITY INVOKER
 	SET search_path = pg_catalog, pg_temp
 AS $$
-	SELECT (regexp_match(statement, format('(?:\mSET\M|,)\s*(?:"%1$s"|\m%1$s\M)\s*=\s*(.*?)\s*(?:,\s*[a-z_"][a-z0-9_"]*\s*=|\mWHERE\M|\mRETURNING\M|\mFROM\M|;|$)',
-		regexp_replace(legacy_column, '([^a-zA-Z0-9_])', '\\\1', 'g')), 'i'))[1]
+	SELECT (regexp_match(statement, format(E'(?:\\mSET\\M|,)\\s*(?:"%1$s"|\\m%1$s\\M)\\s*=\\s*(.*?)\\s*(?:,\\s*[a-z_"][a-z0-9_"]*\\s*=|\\mWHERE\\M|\\mRETURNING\\M|\\mFROM\\M|;|$)',
+		regexp_replace(legacy_column, '([^a-zA-Z0-9_])', E'\\\\\\1', 'g')), 'i'))[1]
 $$;
 REVOKE ALL ON FUNCTION ledger.explain_assignment(text, text) FROM PUBLIC;
 COMMENT ON FUNCTION ledger.explain_assignment(text, text) IS 'Internal, for explain_discrepancy(): the expression that an UPDATE assigns to a column, as far as its text shows it.';
@@ -74,8 +74,8 @@ AS $$
 		w.after IS NULL AND w.kind <> 'mirror_side_effect', w.kind, w.at, w.xact, w.xact_start, COALESCE(w.after_transaction, 0),
 		format('%s by role %s, application "%s"%s', w.operation, w.acting_role, w.application_name, CASE WHEN w.deltas = '{}' THEN '; ' ELSE '; not posted: ' END || w.note),
 		CASE WHEN s.assigned IS NULL THEN NULL
-			ELSE regexp_replace(s.assigned, format('excluded\s*\.\s*"?%s"?', c.column_name), '', 'gi') !~* format('\m%s\M', c.column_name) END,
-		ARRAY(SELECT m[1]::numeric * c.unit FROM regexp_matches(s.assigned, '(?<![a-z0-9_$.])([0-9]{1,30}(?:\.[0-9]{1,40})?)', 'gi') m LIMIT 10)
+			ELSE regexp_replace(s.assigned, format(E'excluded\\s*\\.\\s*"?%s"?', c.column_name), '', 'gi') !~* format(E'\\m%s\\M', c.column_name) END,
+		ARRAY(SELECT m[1]::numeric * c.unit FROM regexp_matches(s.assigned, E'(?<![a-z0-9_$.])([0-9]{1,30}(?:\\.[0-9]{1,40})?)', 'gi') m LIMIT 10)
 	FROM (
 		SELECT * FROM ledger.legacy_writes l
 		WHERE l.user_id = explain_writes.user_id AND l.mapping_id = explain_writes.mapping_id

@@ -56,10 +56,13 @@ $$;
 REVOKE ALL ON FUNCTION ledger.metrics_shadow() FROM PUBLIC;
 COMMENT ON FUNCTION ledger.metrics_shadow() IS 'Internal, for metrics() and exporters: the part of metrics() about compares and the mirror.';
 
-/* By the column's first account type; * is the whole row. Without a mapping a zero without labels. */
+/*
+ * By the column's first account type; * is the whole row. Without a mapping a
+ * zero without labels. A legacy column may hold what no float8 does.
+ */
 CREATE FUNCTION ledger.metrics_discrepancies() RETURNS TABLE (metric text, type text, help text, labels jsonb, value float8)
 	LANGUAGE sql VOLATILE PARALLEL RESTRICTED SECURITY DEFINER ROWS 20
-	SET search_path = pg_catalog, pg_temp
+	SET search_path = pg_catalog, pg_temp SET quote_all_identifiers = off
 AS $$
 	WITH series AS (
 		SELECT m.id AS mapping_id, c.account_type,
@@ -81,7 +84,7 @@ AS $$
 		LEFT JOIN ledger.legacy_columns l USING (mapping_id, legacy_column)
 		GROUP BY 1, 2
 	), joined AS (
-		SELECT s.labels, COALESCE(c.count, 0) AS changes, COALESCE(o.count, 0) AS open, COALESCE(o.amount, 0) AS amount,
+		SELECT s.labels, COALESCE(c.count, 0) AS changes, COALESCE(o.count, 0) AS open, CASE WHEN o.amount > 1e300 THEN 'Infinity' ELSE COALESCE(round(o.amount, 50), 0) END AS amount,
 			COALESCE(GREATEST(extract(epoch FROM ledger.clock() - o.first_seen), 0), 0) AS oldest
 		FROM series s LEFT JOIN changed c USING (mapping_id, account_type) LEFT JOIN open o USING (mapping_id, account_type)
 	)
@@ -294,12 +297,12 @@ AS $$
 	), lines AS (
 		SELECT s.family, s.type, s.help, s.n,
 			s.metric || COALESCE('{' || (
-				SELECT string_agg(format('%s="%s"', l.key, replace(replace(replace(l.value, '\', '\\'), '"', '\"'), E'\n', '\n')), ',')
+				SELECT string_agg(format('%s="%s"', l.key, replace(replace(replace(l.value, E'\\', E'\\\\'), '"', E'\\"'), E'\n', E'\\n')), ',')
 				FROM jsonb_each_text(s.labels) AS l) || '}', '')
 			|| ' ' || CASE s.value WHEN 'Infinity' THEN '+Inf' WHEN '-Infinity' THEN '-Inf' ELSE s.value::text END AS line
 		FROM samples s
 	), families AS (
-		SELECT min(l.n) AS n, format(E'# HELP %s %s\n# TYPE %s %s\n', l.family, replace(replace(l.help, '\', '\\'), E'\n', '\n'), l.family, l.type)
+		SELECT min(l.n) AS n, format(E'# HELP %s %s\n# TYPE %s %s\n', l.family, replace(replace(l.help, E'\\', E'\\\\'), E'\n', E'\\n'), l.family, l.type)
 			|| string_agg(l.line, E'\n' ORDER BY l.n) || E'\n' AS text
 		FROM lines l GROUP BY l.family, l.type, l.help
 	)

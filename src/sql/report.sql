@@ -32,10 +32,11 @@ CREATE FUNCTION ledger.report_number(value numeric) RETURNS text
 	LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE SECURITY INVOKER
 	SET search_path = pg_catalog, pg_temp
 AS $$
-	SELECT regexp_replace(split_part(value::text, '.', 1), '(\d)(?=(\d{3})+$)', '\1,', 'g') || COALESCE(substring(value::text FROM '\..*$'), '')
+	SELECT CASE WHEN length(value::text) > 100 THEN left(value::text, 40) || '... (' || length(value::text) || ' characters)'
+		ELSE regexp_replace(split_part(value::text, '.', 1), E'(\\d)(?=(\\d{3})+$)', E'\\1,', 'g') || COALESCE(substring(value::text FROM E'\\..*$'), '') END
 $$;
 REVOKE ALL ON FUNCTION ledger.report_number(numeric) FROM PUBLIC;
-COMMENT ON FUNCTION ledger.report_number(numeric) IS 'Internal: all its digits, with commas between thousands.';
+COMMENT ON FUNCTION ledger.report_number(numeric) IS 'Internal: all its digits, with commas between thousands; of what no amount is, more than 100 characters, the first 40.';
 
 CREATE FUNCTION ledger.report_amount(value numeric) RETURNS text
 	LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE SECURITY INVOKER
@@ -361,7 +362,8 @@ $$;
 REVOKE ALL ON FUNCTION ledger.report_suspense(boolean, int) FROM PUBLIC;
 COMMENT ON FUNCTION ledger.report_suspense(boolean, int) IS 'Internal: part of the page.';
 
-CREATE FUNCTION ledger.report_worker() RETURNS text
+/* The text of an error may tell of a user. */
+CREATE FUNCTION ledger.report_worker(shows_users boolean) RETURNS text
 	LANGUAGE sql STABLE PARALLEL RESTRICTED SECURITY INVOKER
 	SET search_path = pg_catalog, pg_temp
 AS $$
@@ -373,7 +375,7 @@ AS $$
 			'Evidence waiting', CASE WHEN w.ring_size IS NOT NULL THEN format('%s of %s', ledger.report_number(w.ring_used), ledger.report_number(w.ring_size)) END,
 			'Findings stored', ledger.report_number(w.stored), 'Reservations expired', ledger.report_number(w.expired), 'Rows trimmed', ledger.report_number(w.trimmed),
 			'Unended transactions', ledger.report_number(w.pending), 'Losses of evidence', ledger.report_number(w.losses),
-			'Errors', ledger.report_number(w.errors), 'Last error', concat_ws(': ', ledger.report_time(w.last_error_at), w.last_error)])
+			'Errors', ledger.report_number(w.errors), 'Last error', concat_ws(': ', ledger.report_time(w.last_error_at), CASE WHEN shows_users OR w.last_error IS NULL THEN w.last_error ELSE 'hidden' END)])
 		|| CASE WHEN EXISTS (SELECT FROM ledger.stat_worker s WHERE s.runs > 0) THEN
 			ledger.report_table(ARRAY['Task', 'Slices', 'Failures', 'Time, ms', 'Mean, ms'], ARRAY['short', 'number', 'number', 'number', 'number'],
 				(SELECT array_agg(ARRAY[s.task, ledger.report_number(s.runs), ledger.report_number(s.failures), ledger.report_ms(s.total_ms),
@@ -381,8 +383,8 @@ AS $$
 			ELSE '' END)
 	FROM ledger.worker_status w
 $$;
-REVOKE ALL ON FUNCTION ledger.report_worker() FROM PUBLIC;
-COMMENT ON FUNCTION ledger.report_worker() IS 'Internal: part of the page.';
+REVOKE ALL ON FUNCTION ledger.report_worker(boolean) FROM PUBLIC;
+COMMENT ON FUNCTION ledger.report_worker(boolean) IS 'Internal: part of the page.';
 
 /* ---- postings over time -------------------------------------------------------------- */
 
@@ -665,7 +667,7 @@ COMMENT ON FUNCTION ledger.report_head() IS 'Internal: part of the page.';
 /* The journal may be large: what can be looked up is not searched for. */
 CREATE FUNCTION ledger.report_page(shows_users boolean) RETURNS text
 	LANGUAGE plpgsql STABLE PARALLEL RESTRICTED SECURITY INVOKER
-	SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' SET datestyle = 'ISO' SET intervalstyle = 'postgres'
+	SET search_path = pg_catalog, pg_temp SET quote_all_identifiers = off SET timezone = 'UTC' SET datestyle = 'ISO' SET intervalstyle = 'postgres'
 	SET enable_seqscan = off SET jit = off
 AS $$
 DECLARE
@@ -677,7 +679,7 @@ BEGIN
 		format(E'<title>ledger: %s</title>\n<style>%s</style>\n</head>\n<body>\n', ledger.report_text(current_database()), ledger.report_style()),
 		ledger.report_head(), E'<main>\n', ledger.report_tiles(gates), ledger.report_alerts(), ledger.report_state(), ledger.report_gates(gates),
 		ledger.report_discrepancies(report_page.shows_users, 50), ledger.report_runs(), ledger.report_suspense(report_page.shows_users, 20),
-		ledger.report_postings(100000), ledger.report_operations(), ledger.report_reads(), ledger.report_worker(),
+		ledger.report_postings(100000), ledger.report_operations(), ledger.report_reads(), ledger.report_worker(report_page.shows_users),
 		E'<footer>All times are UTC. ledger.report_html() made this page; it holds no script and loads nothing.</footer>\n</main>\n</body>\n</html>');
 END
 $$;
