@@ -109,6 +109,13 @@ SELECT * FROM firing;
 SELECT count(*) FROM ledger.rearm();
 SELECT * FROM firing;
 
+-- a run of a rehearsal's future says nothing of what is now
+SELECT ledger.set_test_clock('1 minute', 'a test'), beat();
+SELECT value BETWEEN 0 AND 600 AS value FROM ledger.alerts WHERE alert = 'LedgerReconciliationOverdue';
+SELECT ledger.set_test_clock('-1 minute', 'a test'), beat();
+SELECT is_firing('LedgerReconciliationOverdue');
+SELECT labels, value FROM ledger.metrics() WHERE metric = 'ledger_reconciliation_age_seconds' ORDER BY 1;
+
 -- who may look
 CREATE ROLE alerts_watcher;
 GRANT pg_monitor TO alerts_watcher;

@@ -27,7 +27,7 @@ AS $$
 	), run AS (
 		SELECT r.finished_at, extract(epoch FROM n.now - r.finished_at) AS age
 		FROM now n LEFT JOIN LATERAL (SELECT c.finished_at FROM ledger.reconciliation_runs c
-			WHERE c.scope = 'full' AND c.status = 'finished' ORDER BY c.id DESC LIMIT 1) r ON true
+			WHERE c.scope = 'full' AND c.status = 'finished' AND c.finished_at <= n.now ORDER BY c.id DESC LIMIT 1) r ON true
 	), disarmed AS (
 		SELECT count(*) FILTER (WHERE NOT d.own) AS legacy, count(*) FILTER (WHERE d.own) AS own
 		FROM (SELECT t.table_name IS NULL OR starts_with(t.table_name, 'ledger.') AS own FROM ledger.disarmed() t) d

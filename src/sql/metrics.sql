@@ -142,7 +142,7 @@ AS $$
 		SELECT c.scope, r.finished_at, r.discrepancies
 		FROM (VALUES ('full'), ('incremental')) AS c (scope) LEFT JOIN LATERAL (
 			SELECT n.finished_at, n.discrepancies FROM ledger.reconciliation_runs n
-			WHERE n.scope = c.scope AND n.status = 'finished' ORDER BY n.id DESC LIMIT 1) r ON true
+			WHERE n.scope = c.scope AND n.status = 'finished' AND n.finished_at <= ledger.clock() ORDER BY n.id DESC LIMIT 1) r ON true
 	)
 	SELECT 'ledger_shadow_mode', 'gauge', 'Whether postings are mirrored to legacy tables.', '{}'::jsonb, s.shadow_mode::int::float8 FROM settings s
 	UNION ALL
