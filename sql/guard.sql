@@ -267,6 +267,7 @@ SET LOCAL ledger.allow_drop = on;
 DROP EXTENSION ledger CASCADE;
 SELECT count(*) AS left_behind FROM pg_class WHERE relnamespace = 'ledger'::regnamespace;
 CREATE EXTENSION ledger;
+SELECT sum(calls) FROM ledger.stat_operations;
 SELECT ledger.credit_user_usdc(:alice, 7, 'a new ledger') AS first_id;
 ROLLBACK;
 SELECT usdc_balance, pending_investment FROM ledger.get_user_balance(:alice);

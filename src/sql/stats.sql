@@ -157,6 +157,9 @@ CREATE FUNCTION ledger.stat_reset() RETURNS void
 REVOKE ALL ON FUNCTION ledger.stat_reset() FROM PUBLIC;
 COMMENT ON FUNCTION ledger.stat_reset() IS 'Sets the counters of this database, all that the views stat_* show, back to zero. What is stored in tables stays.';
 
+-- The counters are the database's: those of a ledger that was dropped are not this one's.
+SELECT ledger.stat_reset();
+
 CREATE VIEW ledger.stat_operations AS
 	SELECT o.operation, o.calls, o.posted, o.replayed, o.refused, o.failed, o.total_ms,
 		ledger.latency_percentile(o.latency, 0.5) AS p50_ms, ledger.latency_percentile(o.latency, 0.95) AS p95_ms,
