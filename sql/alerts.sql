@@ -33,6 +33,10 @@ UPDATE ledger.worker_heartbeat SET last_seen = ledger.clock() - interval '59 sec
 SELECT is_firing('LedgerWorkerDown');
 UPDATE ledger.worker_heartbeat SET last_seen = ledger.clock() - interval '60.1 seconds';
 SELECT is_firing('LedgerWorkerDown');
+-- seen by a test clock that has been set back: not now
+UPDATE ledger.worker_heartbeat SET last_seen = ledger.clock() + interval '1 day';
+SELECT is_firing('LedgerWorkerDown'), (SELECT passed FROM ledger.readiness() WHERE gate = 'worker') AS gate_open,
+	(SELECT value > 60 FROM ledger.metrics() WHERE metric = 'ledger_worker_heartbeat_age_seconds') AS old;
 SELECT beat();
 
 -- shadow mode: a full reconciliation each day
@@ -55,6 +59,10 @@ SELECT * FROM firing;
 SELECT found(1);
 SELECT * FROM firing;
 SELECT since > ledger.clock() - interval '1 minute' AS since FROM ledger.alerts WHERE alert = 'LedgerDiscrepancies';
+-- those of a rehearsal's future are not of the last 5 minutes
+SELECT found(20, '-1 day');
+SELECT value FROM ledger.alerts WHERE alert = 'LedgerDiscrepancies';
+UPDATE ledger.discrepancy_rows SET first_seen = ledger.clock() WHERE first_seen > ledger.clock();
 -- one customer who is met again and again is one
 UPDATE ledger.discrepancy_rows SET last_seen = ledger.clock(), count = count + 100;
 SELECT value FROM ledger.alerts WHERE alert = 'LedgerDiscrepancies';

@@ -15,12 +15,12 @@ AS $$
 			COALESCE((SELECT s.shadow_mode FROM ledger.settings s), false) AS shadow_mode
 	), changes AS (
 		SELECT COALESCE(sum(c.count), 0) AS n, min(c.at) AS since
-		FROM now n JOIN ledger.discrepancy_changes c ON c.at > n.now - interval '5 minutes'
+		FROM now n JOIN ledger.discrepancy_changes c ON c.at > n.now - interval '5 minutes' AND c.at <= n.now
 	), latency AS (
 		SELECT CASE WHEN r.reads >= l.latency_reads THEN r.ledger_p95_ms / NULLIF(r.legacy_p95_ms, 0) END AS ratio
 		FROM now n, ledger.gate_limits() l, ledger.read_latency(n.now - interval '1 hour') r
 	), worker AS (
-		SELECT h.last_seen, extract(epoch FROM n.now - h.last_seen) AS age FROM now n LEFT JOIN ledger.worker_heartbeat h ON true
+		SELECT h.last_seen, abs(extract(epoch FROM n.now - h.last_seen)) AS age FROM now n LEFT JOIN ledger.worker_heartbeat h ON true
 	), lost AS (
 		SELECT COALESCE(sum(COALESCE(l.count, 1)), 0) AS n, min(l.at) AS since
 		FROM now n JOIN ledger.evidence_losses l ON l.last_at > n.now - interval '1 hour'

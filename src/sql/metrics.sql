@@ -199,7 +199,7 @@ AS $$
 	FROM worker w, LATERAL (VALUES
 		('ledger_worker_running', 'gauge', 'Whether this database has a background worker.', (w.worker_pid IS NOT NULL)::int::float8),
 		('ledger_worker_heartbeat_age_seconds', 'gauge', 'How long ago the worker was last seen; +Inf: never.',
-			CASE WHEN w.last_seen IS NULL THEN 'Infinity' ELSE GREATEST(extract(epoch FROM ledger.clock() - w.last_seen), 0) END::float8),
+			CASE WHEN w.last_seen IS NULL THEN 'Infinity' ELSE abs(extract(epoch FROM ledger.clock() - w.last_seen)) END::float8),
 		('ledger_worker_starts_total', 'counter', 'Starts of the worker.', w.starts),
 		('ledger_worker_errors_total', 'counter', 'What the worker could not do, and tried again.', w.errors),
 		('ledger_evidence_ring_size', 'gauge', 'Findings that there is room for until the worker stores them; 0: no ring.', COALESCE(w.size, 0)),

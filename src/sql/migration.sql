@@ -264,7 +264,7 @@ AS $$
 	)
 	SELECT 'worker', format('seen within %s', n.heartbeat),
 		CASE WHEN h.last_seen IS NULL THEN 'never' ELSE format('%s ago', date_trunc('second', n.now - h.last_seen)) END,
-		COALESCE(h.last_seen > n.now - n.heartbeat, false), h.last_seen,
+		COALESCE(h.last_seen BETWEEN n.now - n.heartbeat AND n.now + n.heartbeat, false), h.last_seen,
 		CASE WHEN EXISTS (SELECT FROM ledger.settings s WHERE s.test_clock IS NOT NULL)
 			THEN 'Wait a minute: the test clock was changed. Else preload the library, name the database in ledger.databases, and see ledger.worker_status.'
 			ELSE 'Preload the library, name the database in ledger.databases, and see ledger.worker_status.' END
