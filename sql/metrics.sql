@@ -89,6 +89,25 @@ SELECT sum(count) FROM counted;
 ROLLBACK;
 SELECT sum(count) FROM counted;
 
+-- one column of a customer's is the same money under whatever cause: the newest row counts that has amounts
+CREATE VIEW open AS SELECT metric, sum(value) FROM m WHERE metric IN ('ledger_discrepancies_open', 'ledger_discrepancy_amount_open') GROUP BY 1 ORDER BY 1;
+BEGIN;
+UPDATE ledger.discrepancy_rows SET status = 'resolved', resolved_at = now() WHERE status = 'open';
+INSERT INTO ledger.discrepancy_rows (mapping_id, user_id, legacy_column, cause, source, ledger_value, legacy_value, first_seen, last_seen)
+	SELECT 1, u, 'buying_power', cause, 'run', ledger_value, legacy_value, now() - ago, now() - ago
+	FROM (VALUES (:carol::uuid, 'mismatch', 1, 3, '2 hours'::interval), (:carol, 'not_captured', 1, 4.5, '1 hour'), (:carol, 'refused_write', NULL, NULL, '1 minute'),
+		(:alice, 'refused_write', NULL, NULL, '1 minute'), (NULL, 'refused_write', NULL, NULL, '1 minute')) AS d (u, cause, ledger_value, legacy_value, ago);
+SELECT * FROM open;
+SELECT max(value) BETWEEN 7200 AND 7260 AS oldest FROM m WHERE metric = 'ledger_discrepancy_oldest_open_seconds';
+ROLLBACK;
+
+-- writes of others are counted, the mirror's are not
+SELECT ledger.stat_reset();
+UPDATE public.balances SET buying_power = buying_power + 1 WHERE user_id = :carol;
+UPDATE public.balances SET buying_power = buying_power - 1 WHERE user_id = :carol;
+SELECT ledger.credit_user_usdc(:carol, 1, 'x') > 0 AS posted;
+SELECT metric, value FROM m WHERE metric IN ('ledger_outside_writes_total', 'ledger_bypasses_total', 'ledger_mirror_writes_total') ORDER BY 1, labels DESC;
+
 -- refusals by rule are no failures: half of these are LG001
 SELECT ledger.stat_reset();
 SELECT public.raises(format('SELECT ledger.debit_user_usdc(%L, 1000000, %L)', :alice, 'too much')) LIKE 'LG001%' AS refused,
@@ -173,6 +192,7 @@ SELECT count(*) > 1000 AS rows, (SELECT length(ledger.prometheus()) > 1000) AS t
 SELECT * FROM ledger.discrepancy_changes;
 SET ROLE metrics_stranger;
 SELECT ledger.prometheus();
+SELECT * FROM ledger.metrics_extension();
 RESET ROLE;
 -- in a transaction that may not write
 BEGIN READ ONLY;

@@ -173,6 +173,8 @@ store_write(const Write *write)
 		elog(ERROR, "could not record a write to a legacy table");
 	SPI_finish();
 	ledger_unbecome(&saved);
+	if (strcmp(write->kind, "bypass") != 0)
+		ledger_stats_shadow(STATS_OUTSIDE);
 }
 
 /* ---- what a write means ------------------------------------------------------------- */

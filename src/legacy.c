@@ -742,6 +742,7 @@ ledger_legacy_read(const pg_uuid_t *user_id, const LedgerAccount *accounts, int 
 	}
 	ledger_compare_leave_evidence(user_id, columns, ncolumns, settings->strict_mode, "read");
 	ledger_compare_report(user_id, columns, ncolumns, settings->strict_mode);
+	ledger_stats_compare_end();
 	return n;
 }
 

@@ -35,7 +35,9 @@ static struct
 	instr_time	began;
 	instr_time	accounts;		/* time until they were there; of the sample */
 	instr_time	fetch_began;
+	instr_time	fetch_ended;
 	instr_time	fetching;		/* time spent in fetches */
+	instr_time	comparing;		/* and after each, on what it has fetched */
 } reading;
 
 #define SAMPLE_EVERY	16
@@ -179,6 +181,7 @@ ledger_stats_read_begin(void)
 	reading.fetched = false;
 	reading.sample = ++nreads % SAMPLE_EVERY == 0;
 	INSTR_TIME_SET_ZERO(reading.fetching);
+	INSTR_TIME_SET_ZERO(reading.comparing);
 	INSTR_TIME_SET_CURRENT(reading.began);
 }
 
@@ -200,20 +203,32 @@ ledger_stats_samples_fetch(void)
 void
 ledger_stats_fetch_begin(void)
 {
-	if (reading.active)
-		INSTR_TIME_SET_CURRENT(reading.fetch_began);
+	if (!reading.active)
+		return;
+	INSTR_TIME_SET_CURRENT(reading.fetch_began);
+	if (reading.fetched)
+		INSTR_TIME_ACCUM_DIFF(reading.comparing, reading.fetch_began, reading.fetch_ended);
 }
 
 void
 ledger_stats_fetch_end(void)
 {
-	instr_time	now;
-
 	if (!reading.active)
 		return;
-	INSTR_TIME_SET_CURRENT(now);
-	INSTR_TIME_ACCUM_DIFF(reading.fetching, now, reading.fetch_began);
+	INSTR_TIME_SET_CURRENT(reading.fetch_ended);
+	INSTR_TIME_ACCUM_DIFF(reading.fetching, reading.fetch_ended, reading.fetch_began);
 	reading.fetched = true;
+}
+
+void
+ledger_stats_compare_end(void)
+{
+	instr_time	now;
+
+	if (!reading.active || !reading.fetched)
+		return;
+	INSTR_TIME_SET_CURRENT(now);
+	INSTR_TIME_ACCUM_DIFF(reading.comparing, now, reading.fetch_ended);
 }
 
 void
@@ -237,7 +252,8 @@ ledger_stats_read_end(void)
 	}
 	fetching = nanoseconds(reading.fetching);
 	ledger_stats_time(&counters->reads[STATS_READ_LEGACY], fetching);
-	ledger_stats_time(&counters->reads[STATS_READ_LEDGER], all - Min(all, fetching));
+	ledger_stats_time(&counters->reads[STATS_READ_LEDGER],
+					  all - Min(all, fetching + nanoseconds(reading.comparing)));
 	/* in the first the statement was prepared */
 	if (reading.sample && nreads > SAMPLE_EVERY)
 	{

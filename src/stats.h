@@ -45,6 +45,7 @@ typedef enum StatsShadow
 	STATS_BYPASS,				/* of a capture trigger in the replica role */
 	STATS_PROOF,				/* of one user, at commit */
 	STATS_PROOF_FAILED,
+	STATS_OUTSIDE,				/* a captured write, other than those */
 	STATS_SHADOWS
 } StatsShadow;
 
@@ -77,8 +78,9 @@ extern void ledger_stats_replayed(int64 n);
 extern void ledger_stats_refused(int sqlstate);
 
 /*
- * One read, from begin to end; in between its accounts are there, then each
- * fetch of a legacy row. A read that raises is not counted.
+ * One read, from begin to end; in between its accounts are there, then comes
+ * each fetch of a legacy row, and the end of what is done with these. A read
+ * that raises is not counted.
  *
  * Some are a sample: what the ledger needs to have the user's accounts beside
  * what a statement on the legacy table needs to have his row. For them
@@ -90,6 +92,7 @@ extern void ledger_stats_read_accounts(void);
 extern bool ledger_stats_samples_fetch(void);
 extern void ledger_stats_fetch_begin(void);
 extern void ledger_stats_fetch_end(void);
+extern void ledger_stats_compare_end(void);
 extern void ledger_stats_read_end(void);
 
 extern void ledger_stats_shadow(StatsShadow what);

@@ -29,7 +29,7 @@ typedef struct StatsTimes
 typedef enum StatsRead
 {
 	STATS_READ_ALONE,			/* no legacy row was fetched */
-	STATS_READ_LEDGER,			/* the rest of one that did */
+	STATS_READ_LEDGER,			/* one that did, less the fetch and the compare */
 	STATS_READ_LEGACY,			/* the fetch */
 	STATS_SAMPLE_LEDGER,		/* of the sample: until the accounts are read */
 	STATS_SAMPLE_LEGACY,		/* of the sample: the fetch, by SQL */

@@ -51,7 +51,7 @@ AS $$
 			'backfill_runs', 'backfill_progress', 'backfill_findings', 'backfill_waiting']),
 		('operator', 'routine', 'EXECUTE', ARRAY[
 			'stat_reset', 'latency_bound', 'latency_percentile', 'stat_get_operations', 'stat_get_errors', 'stat_get_times',
-			'stat_get_shadow', 'stat_get_accounts', 'stat_get_tasks', 'metrics', 'prometheus', 'metrics_histograms', 'metrics_operations',
+			'stat_get_shadow', 'stat_get_accounts', 'stat_get_tasks', 'metrics', 'prometheus', 'metrics_histograms', 'metrics_extension', 'metrics_operations',
 			'metrics_shadow', 'metrics_discrepancies', 'metrics_gates', 'metrics_migration', 'metrics_worker', 'alert_states']),
 		('operator', 'relation', 'SELECT', ARRAY[
 			'stat_operations', 'stat_errors', 'stat_reads', 'stat_shadow', 'stat_accounts', 'stat_worker',
@@ -93,7 +93,7 @@ AS $$
 			'evidence_settle', 'evidence_trim', 'reconciliation_trim', 'worker_expire',
 			'read_timings_store', 'read_timings_trim',
 			'discrepancy_opened', 'discrepancy_changed', 'write_counts', 'write_success', 'samples_store', 'gates_store',
-			'report_text', 'report_number', 'report_amount', 'report_ms', 'report_time', 'report_user', 'report_table',
+			'open_discrepancies', 'report_text', 'report_number', 'report_amount', 'report_ms', 'report_time', 'report_user', 'report_table',
 			'report_section', 'report_badge', 'report_histogram', 'report_facts', 'report_changes', 'report_state', 'report_tiles', 'report_alerts',
 			'report_gates', 'report_discrepancies', 'report_runs', 'report_suspense', 'report_worker', 'report_bins', 'report_axis',
 			'report_chart', 'report_postings', 'report_operations', 'report_reads', 'report_style', 'report_head', 'report_page',

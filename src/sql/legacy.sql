@@ -135,6 +135,23 @@ CREATE VIEW ledger.discrepancies AS
 COMMENT ON VIEW ledger.discrepancies IS 'Discrepancies between ledger and legacy row, one open row for each user, column and cause; difference = ledger - legacy. The note of a failed mirror begins with its SQLSTATE.';
 COMMENT ON COLUMN ledger.discrepancies.outcome IS 'Of the transactions that saw it, the first of these that one has: committed, in progress, none (it had written nothing), aborted.';
 
+/*
+ * Of several rows with the same money, one for each cause that it was met
+ * under, the one last seen that has amounts.
+ */
+CREATE FUNCTION ledger.open_discrepancies() RETURNS SETOF ledger.discrepancy_rows
+	LANGUAGE sql STABLE PARALLEL SAFE SECURITY INVOKER
+	SET search_path = pg_catalog, pg_temp
+AS $$
+	(SELECT DISTINCT ON (d.user_id, d.mapping_id, d.legacy_column) d.*
+	FROM ledger.discrepancy_rows d WHERE d.status = 'open' AND d.user_id IS NOT NULL
+	ORDER BY d.user_id, d.mapping_id, d.legacy_column, d.ledger_value IS NULL AND d.legacy_value IS NULL, d.last_seen DESC, d.id DESC)
+	UNION ALL
+	SELECT d.* FROM ledger.discrepancy_rows d WHERE d.status = 'open' AND d.user_id IS NULL
+$$;
+REVOKE ALL ON FUNCTION ledger.open_discrepancies() FROM PUBLIC;
+COMMENT ON FUNCTION ledger.open_discrepancies() IS 'Internal: what is open, each user and column once.';
+
 SELECT pg_catalog.pg_extension_config_dump('ledger.legacy_mappings', '');
 SELECT pg_catalog.pg_extension_config_dump('ledger.legacy_columns', '');
 SELECT pg_catalog.pg_extension_config_dump('ledger.legacy_log', '');

@@ -50,6 +50,7 @@ AS $$
 		('ledger_mirror_writes_total', 'Legacy rows that the mirror wrote, or could not.', '{"result": "failed"}', s.mirror_failed),
 		('ledger_commit_proofs_total', 'Users proved at commit in strict mode, by result.', '{"result": "ok"}', s.proofs - s.proofs_failed),
 		('ledger_commit_proofs_total', 'Users proved at commit in strict mode, by result.', '{"result": "failed"}', s.proofs_failed),
+		('ledger_outside_writes_total', 'Writes to legacy tables that were not the ledger''s and were captured.', '{}', s.outside_writes),
 		('ledger_bypasses_total', 'Writes to legacy tables under session_replication_role = replica.', '{}', s.bypasses)
 		) AS m (metric, help, labels, n)
 $$;
@@ -77,21 +78,26 @@ AS $$
 		FROM ledger.discrepancy_changes d LEFT JOIN ledger.legacy_columns l USING (mapping_id, legacy_column)
 		GROUP BY 1, 2
 	), open AS (
-		SELECT d.mapping_id, COALESCE(l.accounts[1], '*') AS account_type, count(*) AS count, min(d.first_seen) AS first_seen,
+		SELECT d.mapping_id, COALESCE(l.accounts[1], '*') AS account_type, count(*) AS count,
 			sum(abs(d.difference)) FILTER (WHERE d.difference < 'Infinity' AND d.difference > '-Infinity') AS amount
-		FROM (SELECT r.mapping_id, r.legacy_column, r.first_seen, COALESCE(r.ledger_value, 0) - COALESCE(r.legacy_value, 0) AS difference
-			FROM ledger.discrepancy_rows r WHERE r.status = 'open') d
+		FROM (SELECT r.mapping_id, r.legacy_column, COALESCE(r.ledger_value, 0) - COALESCE(r.legacy_value, 0) AS difference
+			FROM ledger.open_discrepancies() r) d
 		LEFT JOIN ledger.legacy_columns l USING (mapping_id, legacy_column)
 		GROUP BY 1, 2
+	), oldest AS (
+		SELECT d.mapping_id, COALESCE(l.accounts[1], '*') AS account_type, min(d.first_seen) AS first_seen
+		FROM ledger.discrepancy_rows d LEFT JOIN ledger.legacy_columns l USING (mapping_id, legacy_column)
+		WHERE d.status = 'open' GROUP BY 1, 2
 	), joined AS (
 		SELECT s.labels, COALESCE(c.count, 0) AS changes, COALESCE(o.count, 0) AS open, CASE WHEN o.amount > 1e300 THEN 'Infinity' ELSE COALESCE(round(o.amount, 50), 0) END AS amount,
-			COALESCE(GREATEST(extract(epoch FROM ledger.clock() - o.first_seen), 0), 0) AS oldest
+			COALESCE(GREATEST(extract(epoch FROM ledger.clock() - f.first_seen), 0), 0) AS oldest
 		FROM series s LEFT JOIN changed c USING (mapping_id, account_type) LEFT JOIN open o USING (mapping_id, account_type)
+			LEFT JOIN oldest f USING (mapping_id, account_type)
 	)
 	SELECT m.metric, m.type, m.help, j.labels, m.value
 	FROM joined j, LATERAL (VALUES
 		(1, 'ledger_shadow_discrepancy_count', 'counter', 'Discrepancies that opened, or whose difference changed; one that is only met again does not count.', j.changes::float8),
-		(2, 'ledger_discrepancies_open', 'gauge', 'Open discrepancies.', j.open::float8),
+		(2, 'ledger_discrepancies_open', 'gauge', 'Open discrepancies, each user and column once.', j.open::float8),
 		(3, 'ledger_discrepancy_amount_open', 'gauge', 'The sum of the open differences without their signs, in the column''s currency.', j.amount::float8),
 		(4, 'ledger_discrepancy_oldest_open_seconds', 'gauge', 'How long the oldest open discrepancy is known; 0: none is open.', j.oldest::float8)
 		) AS m (n, metric, type, help, value)
@@ -225,7 +231,7 @@ COMMENT ON FUNCTION ledger.metrics_worker() IS 'Internal, for metrics() and expo
  */
 CREATE FUNCTION ledger.metrics_histograms(metric_name text DEFAULT NULL)
 	RETURNS TABLE (metric text, help text, labels jsonb, bounds numeric[], counts bigint[], sum float8, count bigint)
-	LANGUAGE sql VOLATILE PARALLEL RESTRICTED SECURITY DEFINER ROWS 22
+	LANGUAGE sql VOLATILE PARALLEL RESTRICTED SECURITY DEFINER ROWS 24
 	SET search_path = pg_catalog, pg_temp
 AS $$
 	WITH series AS (
@@ -233,10 +239,15 @@ AS $$
 		FROM (
 			SELECT m.metric, m.help, jsonb_build_object('source', r.source) AS labels, m.unit, true AS fine, r.total_ms, r.latency
 			FROM (VALUES ('balance_query_duration_ms', 6,
-					'How long balances took to read: ledger is each read less the fetch of the legacy row, legacy is that fetch. Milliseconds.'),
+					'How long balances took to read: ledger is each read less the fetch of the legacy row and the compare, legacy is that fetch. Milliseconds.'),
 				('ledger_read_duration_seconds', 9,
-					'How long balances took to read: ledger is each read less the fetch of the legacy row, legacy is that fetch.'))
+					'How long balances took to read: ledger is each read less the fetch of the legacy row and the compare, legacy is that fetch.'))
 				AS m (metric, unit, help), ledger.stat_reads r
+			UNION ALL
+			SELECT 'ledger_read_sample_duration_seconds',
+				'Of a sample of reads: ledger until it had the accounts, legacy until a statement of SQL had the row. The gate read_latency goes by it.',
+				jsonb_build_object('source', substr(t.what, 8)), 9, true, t.total_ms, t.latency
+			FROM ledger.stat_get_times() t WHERE t.what IN ('sample_ledger', 'sample_legacy')
 			UNION ALL
 			SELECT 'shadow_mode_write_lag_ms', 'How long one side of a posting, ledger or legacy row, was written before the other. Milliseconds.',
 				'{}', 6, true, s.lag_total_ms, s.lag
@@ -265,12 +276,22 @@ $$;
 REVOKE ALL ON FUNCTION ledger.metrics_histograms(text) FROM PUBLIC;
 COMMENT ON FUNCTION ledger.metrics_histograms(text) IS 'The histograms of metrics(), or the only one of the name: counts[n] is how many took up to bounds[n], in the unit that the name says; count is all of them.';
 
-CREATE FUNCTION ledger.metrics() RETURNS TABLE (metric text, type text, help text, labels jsonb, value float8)
-	LANGUAGE sql VOLATILE PARALLEL RESTRICTED SECURITY DEFINER ROWS 1500
+/* Not granted to everybody, unlike the catalog: who may not read the metrics has no version either. */
+CREATE FUNCTION ledger.metrics_extension() RETURNS TABLE (metric text, type text, help text, labels jsonb, value float8)
+	LANGUAGE sql VOLATILE PARALLEL RESTRICTED SECURITY DEFINER ROWS 1
 	SET search_path = pg_catalog, pg_temp
 AS $$
 	SELECT 'ledger_extension_info', 'gauge', 'The extension''s version.', jsonb_build_object('version', e.extversion), 1::float8
 	FROM pg_extension e WHERE e.extname = 'ledger'
+$$;
+REVOKE ALL ON FUNCTION ledger.metrics_extension() FROM PUBLIC;
+COMMENT ON FUNCTION ledger.metrics_extension() IS 'Internal, for metrics() and exporters: the part of metrics() about the extension.';
+
+CREATE FUNCTION ledger.metrics() RETURNS TABLE (metric text, type text, help text, labels jsonb, value float8)
+	LANGUAGE sql VOLATILE PARALLEL RESTRICTED SECURITY DEFINER ROWS 1500
+	SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT * FROM ledger.metrics_extension()
 	UNION ALL SELECT * FROM ledger.metrics_discrepancies()
 	UNION ALL SELECT * FROM ledger.metrics_shadow()
 	UNION ALL SELECT * FROM ledger.metrics_operations()
@@ -311,6 +332,6 @@ $$;
 REVOKE ALL ON FUNCTION ledger.prometheus() FROM PUBLIC;
 COMMENT ON FUNCTION ledger.prometheus() IS 'metrics() as Prometheus reads it, the text format 0.0.4.';
 
-GRANT EXECUTE ON FUNCTION ledger.metrics(), ledger.prometheus(), ledger.metrics_histograms(text), ledger.metrics_operations(),
+GRANT EXECUTE ON FUNCTION ledger.metrics(), ledger.prometheus(), ledger.metrics_histograms(text), ledger.metrics_extension(), ledger.metrics_operations(),
 	ledger.metrics_shadow(), ledger.metrics_discrepancies(), ledger.metrics_gates(), ledger.metrics_migration(),
 	ledger.metrics_worker() TO pg_monitor;

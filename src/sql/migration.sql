@@ -271,7 +271,7 @@ AS $$
 	FROM now n LEFT JOIN ledger.worker_heartbeat h ON true
 	UNION ALL
 	SELECT 'no_bypass', format('none for %s', n.clean), format('%s writes in the replica role', w.bypasses), w.bypasses = 0, w.last_bypass,
-		'Stop what writes legacy tables under session_replication_role = replica; ledger.legacy_writers names it.'
+		'Stop what writes legacy tables under session_replication_role = replica; ledger.legacy_writes has it, of kind bypass.'
 	FROM now n, writes w
 	UNION ALL
 	SELECT 'no_outside_write', format('none for %s', n.clean), format('%s writes past the ledger', w.outside), w.outside = 0, w.last_outside,

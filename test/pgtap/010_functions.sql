@@ -134,7 +134,7 @@ SELECT is_empty($$SELECT f.oid::regprocedure FROM public.functions f
 	WHERE a.grantee <> p.proowner
 	  AND NOT (a.grantee = 'pg_monitor'::regrole AND p.proname IN ('latency_bound', 'latency_percentile', 'stat_get_accounts',
 		'stat_get_errors', 'stat_get_operations', 'stat_get_shadow', 'stat_get_tasks', 'stat_get_times',
-		'metrics', 'prometheus', 'metrics_histograms', 'metrics_operations', 'metrics_shadow', 'metrics_discrepancies',
+		'metrics', 'prometheus', 'metrics_histograms', 'metrics_extension', 'metrics_operations', 'metrics_shadow', 'metrics_discrepancies',
 		'metrics_gates', 'metrics_migration', 'metrics_worker', 'alert_states'))$$,
 	'nobody but the owner may, until access is granted; pg_monitor what the statistics are made of');
 SELECT is_empty($$SELECT f.oid::regprocedure FROM public.functions f

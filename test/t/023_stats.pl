@@ -234,5 +234,23 @@ $node->restart;
 ok(comes_true('SELECT count(*) = 0 FROM ledger.read_timings WHERE bucket = 1 AND slot < now() - interval \'2 days\''), 'what is old is deleted');
 is(query('SELECT reads FROM ledger.read_latency(NULL)'), $before + 6, 'and nothing else');
 
+# ---- the compare -----------------------------------------------------------------------
+
+# What a customer who differs is told and recorded for is no part of how long his balance takes to read.
+sub reading
+{
+	query('SELECT ledger.stat_reset()');
+	query("SET client_min_messages = error; SELECT count(ledger.get_user_balance(user_id)) FROM public.balances, generate_series(1, 200)");
+	return query("SELECT p50_ms FROM ledger.stat_reads WHERE source = 'ledger'");
+}
+
+reading();
+my $agreeing = reading();
+query('UPDATE public.balances SET pending_deposits = pending_deposits + 1');
+my $differing = reading();
+cmp_ok(shadow('mismatches'), '>', 100, 'customers differ');
+cmp_ok($differing, '<', 2 * $agreeing, "their balances take as long to read: $differing, $agreeing ms");
+query('UPDATE public.balances SET pending_deposits = pending_deposits - 1');
+
 ledger_ok($node, 'the ledger holds');
 done_testing();
