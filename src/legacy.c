@@ -398,49 +398,58 @@ read_mappings(LegacyCache *cache, Snapshot snapshot)
 		table->constants = parse_constants(DatumGetJsonbP(values[MAPPING_CONSTANTS]));
 		table->capture = parse_capture(TextDatumGetCString(values[MAPPING_CAPTURE]));
 		table->generation = generation;
-		describe_table(table);
+		/* in the list first, for the callback to know it */
 		cache->tables = lappend(cache->tables, table);
+		describe_table(table);
 	}
 	ledger_store_end(scan);
 	ledger_store_close(store);
 }
 
+/* What is invalidated while we read is noticed: it is in place. */
+static LegacyCache *
+read_tables(void)
+{
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "ledger legacy tables",
+												  ALLOCSET_SMALL_SIZES);
+	MemoryContext old = MemoryContextSwitchTo(context);
+	LegacyCache *cache = palloc0(sizeof(LegacyCache));
+	Snapshot	snapshot;
+
+	cache->context = context;
+	cache->mappings = ledger_store_oid(&mapping_spec);
+	cache->columns = ledger_store_oid(&column_spec);
+	generation++;
+	legacy_cache = cache;
+	PG_TRY();
+	{
+		/* the latest, in a parallel leader too */
+		snapshot = RegisterSnapshot(GetCatalogSnapshot(cache->mappings));
+		read_mappings(cache, snapshot);
+		read_columns(cache, snapshot);
+		UnregisterSnapshot(snapshot);
+	}
+	PG_CATCH();
+	{
+		legacy_cache = NULL;
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(old);
+	if (legacy_cache == cache)
+		MemoryContextSetParent(context, CacheMemoryContext);
+	return cache;
+}
+
+/* If they are invalidated each time that they are read, what is read will do for once. */
 List *
 ledger_legacy_tables(void)
 {
-	while (legacy_cache == NULL)
-	{
-		MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "ledger legacy tables",
-													  ALLOCSET_SMALL_SIZES);
-		MemoryContext old = MemoryContextSwitchTo(context);
-		LegacyCache *cache = palloc0(sizeof(LegacyCache));
-		Snapshot	snapshot;
+	LegacyCache *cache = legacy_cache;
 
-		cache->context = context;
-		cache->mappings = ledger_store_oid(&mapping_spec);
-		cache->columns = ledger_store_oid(&column_spec);
-		generation++;
-		/* what is invalidated while we read is noticed: it is in place */
-		legacy_cache = cache;
-		PG_TRY();
-		{
-			/* the latest, in a parallel leader too */
-			snapshot = RegisterSnapshot(GetCatalogSnapshot(cache->mappings));
-			read_mappings(cache, snapshot);
-			read_columns(cache, snapshot);
-			UnregisterSnapshot(snapshot);
-		}
-		PG_CATCH();
-		{
-			legacy_cache = NULL;
-			PG_RE_THROW();
-		}
-		PG_END_TRY();
-		MemoryContextSwitchTo(old);
-		if (legacy_cache == cache)
-			MemoryContextSetParent(context, CacheMemoryContext);
-	}
-	return legacy_cache->tables;
+	for (int i = 0; legacy_cache == NULL && i < 3; i++)
+		cache = read_tables();
+	return cache->tables;
 }
 
 List *

@@ -60,7 +60,7 @@ typedef struct PlainTable
 	bool		is_plain;
 	MemoryContext context;
 	const char *columns[STORE_MAX_COLUMNS];
-	char		index[NAMEDATALEN]; /* unique, on the key alone */
+	Oid			index;			/* unique, on the key alone */
 	int32		typmod[LEDGER_MAX_LEGACY_COLUMNS];
 	Numeric		ceiling[LEDGER_MAX_LEGACY_COLUMNS]; /* NULL: no limit */
 	int			updated_at;		/* its number in columns; 0: none */
@@ -86,7 +86,8 @@ static bool fast_path = true;
 static bool
 triggers_are_ours(Relation relation)
 {
-	TriggerDesc *triggers = relation->trigdesc;
+	/* a copy: what is looked up here may have the relation's described anew */
+	TriggerDesc *triggers = CopyTriggerDesc(relation->trigdesc);
 	Oid			nspoid = ledger_schema_oid();
 	bool		captures = false;
 
@@ -135,7 +136,7 @@ index_is_plain(PlainTable *plain, const LegacyTable *table, Relation relation, R
 			return false;
 	}
 	if (ledger_legacy_is_key_index(table, index))
-		strlcpy(plain->index, RelationGetRelationName(index), NAMEDATALEN);
+		plain->index = RelationGetRelid(index);
 	return true;
 }
 
@@ -154,7 +155,7 @@ indexes_are_plain(PlainTable *plain, const LegacyTable *table, Relation relation
 		index_close(index, NoLock);
 	}
 	list_free(indexes);
-	return all && plain->index[0] != '\0';
+	return all && OidIsValid(plain->index);
 }
 
 static bool
@@ -268,7 +269,7 @@ examine(PlainTable *plain, const LegacyTable *table)
 
 	ledger_store_forget(&plain->spec);
 	plain->context = context;
-	plain->index[0] = '\0';
+	plain->index = InvalidOid;
 	plain->spec.table = NULL;
 	plain->spec.relid = table->relid;
 	plain->spec.columns = plain->columns;
@@ -383,7 +384,7 @@ find_row(Store *store, const PlainTable *plain, const LegacyTable *table,
 	}
 	if (find_at_place(store, table, user_id, snapshot, values, isnull, tid))
 		return true;
-	scan = ledger_store_scan(store, plain->index, snapshot, &key, 1);
+	scan = ledger_store_scan_by(store, plain->index, snapshot, &key, 1);
 	found = ledger_store_next(scan, ForwardScanDirection, values, isnull, tid);
 	ledger_store_end(scan);
 	return found;
@@ -506,7 +507,7 @@ ledger_plain_lock_chunk(LegacyTable *table, const pg_uuid_t *after, const pg_uui
 
 	if (store == NULL)
 		return false;
-	scan = ledger_store_scan(store, plain->index, GetActiveSnapshot(), &key, after ? 1 : 0);
+	scan = ledger_store_scan_by(store, plain->index, GetActiveSnapshot(), &key, after ? 1 : 0);
 	chunk->at_end = true;
 	for (seen = 0; ledger_store_next(scan, ForwardScanDirection, values, isnull, &tid); seen++)
 	{

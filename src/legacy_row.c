@@ -33,6 +33,7 @@
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 
+#include "amount.h"
 #include "compat.h"
 #include "legacy.h"
 #include "legacy_plain.h"
@@ -165,9 +166,30 @@ ledger_row_plan(const LegacyTable *table, LegacyPlan kind, uint32 mask)
 
 /* ---- rows ----------------------------------------------------------------------- */
 
+/* Whether both read the same of a user's rows, in the same order. */
+static bool
+is_same_mapping(const LegacyTable *x, const LegacyTable *y)
+{
+	if (x->id != y->id || x->ncolumns != y->ncolumns || x->key_kind != y->key_kind ||
+		strcmp(x->key_column, y->key_column) != 0)
+		return false;
+	for (int i = 0; i < x->ncolumns; i++)
+	{
+		const LegacyColumn *a = &x->columns[i];
+		const LegacyColumn *b = &y->columns[i];
+
+		if (strcmp(a->name, b->name) != 0 || strcmp(a->column, b->column) != 0 ||
+			a->group != b->group || (a->unit == NULL) != (b->unit == NULL) ||
+			(a->unit && ledger_amount_cmp(a->unit, b->unit) != 0))
+			return false;
+	}
+	return true;
+}
+
 /*
  * The table as it is, under a lock that keeps it so: its owner may have
- * renamed or altered it between our look and our lock.
+ * renamed or altered it between our look and our lock. A read may find it
+ * attached anew by now: what it has begun by a mapping it ends by that.
  */
 LegacyTable *
 ledger_row_lock_table(LegacyTable *table, LOCKMODE lockmode)
@@ -176,7 +198,7 @@ ledger_row_lock_table(LegacyTable *table, LOCKMODE lockmode)
 
 	LockRelationOid(table->relid, lockmode);
 	now = ledger_legacy_table_of(table->relid);
-	if (now == NULL || now->ncolumns != table->ncolumns)
+	if (now == NULL || !is_same_mapping(now, table))
 		now = table;
 	ledger_legacy_check_table(now);
 	return now;

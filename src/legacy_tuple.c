@@ -44,6 +44,7 @@ typedef struct LegacyShape
 
 static MemoryContext shapes_context = NULL;
 static HTAB *shapes = NULL;
+static int64 shapes_generation = 0; /* of the mappings that they were made from */
 
 /* ---- amounts ----------------------------------------------------------------------------- */
 
@@ -133,10 +134,11 @@ ledger_legacy_tuple_knows(Oid relid)
 }
 
 static void
-create_shapes(void)
+create_shapes(int64 generation)
 {
 	HASHCTL		info = {0};
 
+	shapes_generation = generation;
 	shapes_context = AllocSetContextCreate(CacheMemoryContext, "ledger legacy shapes",
 										   ALLOCSET_SMALL_SIZES);
 	info.keysize = sizeof(Oid);
@@ -157,7 +159,8 @@ cannot_tell(const LegacyTable *table, const char *column)
 
 /* One column of the conditions, with its value in each group. */
 static void
-shape_condition(LegacyShape *shape, const LegacyTable *table, TupleDesc desc, int w)
+shape_condition(LegacyShape *shape, const LegacyTable *table, TupleDesc desc, int w,
+				MemoryContext context)
 {
 	Form_pg_attribute attribute;
 	TypeCacheEntry *type;
@@ -171,12 +174,12 @@ shape_condition(LegacyShape *shape, const LegacyTable *table, TupleDesc desc, in
 	type = lookup_type_cache(attribute->atttypid, TYPECACHE_EQ_OPR_FINFO);
 	if (!OidIsValid(type->eq_opr_finfo.fn_oid))
 		cannot_tell(table, table->where[w]);
-	fmgr_info_cxt(type->eq_opr_finfo.fn_oid, &shape->equals[w], shapes_context);
+	fmgr_info_cxt(type->eq_opr_finfo.fn_oid, &shape->equals[w], context);
 	shape->collations[w] = attribute->attcollation;
 	getTypeInputInfo(attribute->atttypid, &input, &param);
 	for (int g = 0; g < table->ngroups; g++)
 	{
-		MemoryContext old = MemoryContextSwitchTo(shapes_context);
+		MemoryContext old = MemoryContextSwitchTo(context);
 
 		shape->values[g][w] = OidInputFunctionCall(input, table->groups[g].values[w], param, -1);
 		MemoryContextSwitchTo(old);
@@ -188,11 +191,16 @@ shape_of(const LegacyTable *table, Relation relation)
 {
 	Oid			relid = RelationGetRelid(relation);
 	TupleDesc	desc = RelationGetDescr(relation);
+	MemoryContext context;
 	LegacyShape *shape;
 	bool		found;
 
+	if (shapes && shapes_generation != table->generation)
+		ledger_legacy_tuple_forget();
 	if (shapes == NULL)
-		create_shapes();
+		create_shapes(table->generation);
+	/* what is forgotten while it is made stays to the end of the transaction */
+	context = shapes_context;
 	shape = hash_search(shapes, &relid, HASH_ENTER, &found);
 	if (!found)
 		shape->complete = false;
@@ -206,7 +214,7 @@ shape_of(const LegacyTable *table, Relation relation)
 	/* a function that is gone, say */
 	ledger_legacy_check_table(table);
 	for (int w = 0; w < table->nwhere; w++)
-		shape_condition(shape, table, desc, w);
+		shape_condition(shape, table, desc, w, context);
 	for (int i = 0; i < table->ncolumns; i++)
 	{
 		const LegacyColumn *column = &table->columns[i];
@@ -216,7 +224,7 @@ shape_of(const LegacyTable *table, Relation relation)
 			TupleDescAttr(desc, shape->columns[i] - 1)->atttypid != column->type)
 			cannot_tell(table, column->column);
 	}
-	shape->constants = MemoryContextAllocZero(shapes_context, sizeof(AttrNumber) *
+	shape->constants = MemoryContextAllocZero(context, sizeof(AttrNumber) *
 											  (list_length(table->constants) + 1));
 	for (int i = 0; i < list_length(table->constants); i++)
 		shape->constants[i] = get_attnum(relid,

@@ -39,6 +39,7 @@
 #include "utils/rel.h"
 
 #include "compat.h"
+#include "legacy_sql.h"
 #include "side.h"
 
 #define MIN_USERS		1000	/* of a batch, however little the memory */
@@ -487,14 +488,16 @@ open_key_index(const LegacyTable *table, Relation relation)
 Side *
 ledger_side_of_legacy(LegacyTable *table, const SideRange *range, Snapshot snapshot)
 {
-	Side	   *side = create_side(range, snapshot, table);
-	MemoryContext old = MemoryContextSwitchTo(side->context);
+	Side	   *side;
+	MemoryContext old;
 	Relation	relation;
 	Relation	index;
 
-	ledger_legacy_check_table(table);
+	table = ledger_row_lock_table(table, AccessShareLock);
+	side = create_side(range, snapshot, table);
+	old = MemoryContextSwitchTo(side->context);
 	side->nvalues = table->ncolumns;
-	relation = table_open(table->relid, AccessShareLock);
+	relation = table_open(table->relid, NoLock);
 	index = open_key_index(table, relation);
 	if (index)
 	{

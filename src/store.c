@@ -380,16 +380,10 @@ form_row(Store *store, Datum *values, bool *isnull, ItemPointer old)
 
 /* ---- scans --------------------------------------------------------------- */
 
-/*
- * Scans the named index for equality with the keys on its first columns; the
- * strategy of a key may say otherwise. Without an index: the whole table.
- */
-StoreScan *
-ledger_store_scan(Store *store, const char *index, Snapshot snapshot,
-				  const StoreKey *keys, int nkeys)
+static StoreScan *
+begin_scan(Store *store, Relation index, Snapshot snapshot, const StoreKey *keys, int nkeys)
 {
 	StoreScan  *scan = palloc0(sizeof(StoreScan));
-	Relation	rel;
 
 	scan->store = store;
 	scan->context = CurrentMemoryContext;
@@ -398,11 +392,33 @@ ledger_store_scan(Store *store, const char *index, Snapshot snapshot,
 		scan->table = table_beginscan(store->relation, snapshot, 0, NULL);
 		return scan;
 	}
-	rel = open_index_by_name(store, index);
 	Assert(nkeys <= STORE_MAX_KEYS);
-	scan->index = ledger_index_beginscan(store->relation, rel, snapshot, nkeys);
+	scan->index = ledger_index_beginscan(store->relation, index, snapshot, nkeys);
 	ledger_store_rescan(scan, keys, nkeys);
 	return scan;
+}
+
+/*
+ * Scans the named index for equality with the keys on its first columns; the
+ * strategy of a key may say otherwise. Without an index: the whole table.
+ */
+StoreScan *
+ledger_store_scan(Store *store, const char *index, Snapshot snapshot,
+				  const StoreKey *keys, int nkeys)
+{
+	return begin_scan(store, index ? open_index_by_name(store, index) : NULL, snapshot, keys, nkeys);
+}
+
+StoreScan *
+ledger_store_scan_by(Store *store, Oid index, Snapshot snapshot, const StoreKey *keys, int nkeys)
+{
+	int			n = 0;
+
+	while (n < store->cache->nindexes && store->cache->indexes[n].oid != index)
+		n++;
+	if (n == store->cache->nindexes)
+		elog(ERROR, "index %u of table %s is gone", index, RelationGetRelationName(store->relation));
+	return begin_scan(store, open_index(store, n), snapshot, keys, nkeys);
 }
 
 void

@@ -57,6 +57,9 @@ extern void ledger_store_forget(StoreSpec *spec);
 /* index NULL: every row, keys ignored. */
 extern StoreScan *ledger_store_scan(Store *store, const char *index, Snapshot snapshot,
 									const StoreKey *keys, int nkeys);
+/* By an index that its table's owner may rename whenever he likes. */
+extern StoreScan *ledger_store_scan_by(Store *store, Oid index, Snapshot snapshot,
+									   const StoreKey *keys, int nkeys);
 /* The same scan with other keys, as many as it had. */
 extern void ledger_store_rescan(StoreScan *scan, const StoreKey *keys, int nkeys);
 extern bool ledger_store_next(StoreScan *scan, ScanDirection direction,
