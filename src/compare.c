@@ -404,7 +404,7 @@ typedef struct Touched
 
 typedef struct TouchedSet
 {
-	LedgerSettings settings;	/* of this transaction */
+	LedgerSettings settings;	/* by which the first of them was posted for */
 	Touched    *list;			/* levels never fall along it */
 	int			n;
 	int			max;
@@ -414,13 +414,12 @@ typedef struct TouchedSet
 static TouchedSet *touched = NULL;	/* in TopTransactionContext */
 
 static void
-create_touched(const LedgerSettings *settings)
+create_touched(void)
 {
 	TouchedSet *set = MemoryContextAllocZero(TopTransactionContext, sizeof(TouchedSet));
 
 	set->max = TOUCHED_FEW;
 	set->list = MemoryContextAlloc(TopTransactionContext, sizeof(Touched) * set->max);
-	set->settings = *settings;
 	touched = set;
 }
 
@@ -445,7 +444,10 @@ ledger_compare_touch(const pg_uuid_t *user_id, const LedgerSettings *settings)
 	if (ledger_compare_touched(user_id))
 		return;
 	if (touched == NULL)
-		create_touched(settings);
+		create_touched();
+	/* a savepoint that was rolled back had given up the settings' lock */
+	if (touched->n == 0)
+		touched->settings = *settings;
 	if (touched->n == touched->max)
 	{
 		touched->max *= 2;
