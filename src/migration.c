@@ -167,10 +167,18 @@ legacy_relations(void)
 	return list;
 }
 
+/* What came while we waited is not locked: who writes to it would be missed. */
 static void
 lock_everything(LOCKMODE mode, SettingsLocked *locked)
 {
-	ledger_settings_lock_tables(LOCK_WAIT_MS, legacy_relations(), mode, true, locked);
+	List	   *relations = legacy_relations();
+
+	ledger_settings_lock_tables(LOCK_WAIT_MS, relations, mode, true, locked);
+	if (list_difference_oid(legacy_relations(), relations) != NIL)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_IN_USE),
+				 errmsg("a legacy table or partition was added while the locks were waited for"),
+				 errhint("Call it again.")));
 }
 
 /* ---- marks and the last check ----------------------------------------------------------- */
