@@ -213,26 +213,33 @@ read_row(LedgerSettings *settings, ItemPointer tid, bool *exists)
 	ledger_store_close(store);
 }
 
+static void
+read_into_cache(void)
+{
+	LedgerSettings row;
+	ItemPointerData tid;
+	bool		exists;
+
+	row_valid = true;			/* unless invalidated while we read */
+	PG_TRY();
+	{
+		read_row(&row, &tid, &exists);
+	}
+	PG_CATCH();
+	{
+		row_valid = false;
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	row_settings = row;
+}
+
+/* If it is invalidated each time that it is read, what is read will do for once. */
 static const LedgerSettings *
 cached_row(void)
 {
-	while (!row_valid)
-	{
-		ItemPointerData tid;
-		bool		exists;
-
-		row_valid = true;		/* unless invalidated while we read */
-		PG_TRY();
-		{
-			read_row(&row_settings, &tid, &exists);
-		}
-		PG_CATCH();
-		{
-			row_valid = false;
-			PG_RE_THROW();
-		}
-		PG_END_TRY();
-	}
+	for (int i = 0; !row_valid && i < 3; i++)
+		read_into_cache();
 	return &row_settings;
 }
 
