@@ -16,17 +16,22 @@ CREATE ROLE regress_ledger_report_reader;
 RESET client_min_messages;
 -- texts of the page's nodes, of the parsed page
 CREATE FUNCTION public.nodes(path text, page text DEFAULT ledger.report_html()) RETURNS SETOF text LANGUAGE sql AS $$
-	SELECT n::text FROM unnest(xpath(path, xmlparse(DOCUMENT page), '{{h,http://www.w3.org/1999/xhtml}}')) n
+	SELECT n::text FROM unnest(xpath(path, xmlparse(DOCUMENT replace(page, '<wbr/>', '')), '{{h,http://www.w3.org/1999/xhtml}}')) n
 $$;
--- the cells of a section's first table, a row a line
-CREATE FUNCTION public.cells(section text, columns text[], page text DEFAULT ledger.report_html()) RETURNS SETOF text LANGUAGE sql AS $$
+-- the cells of a section's table, the first if not told, a row a line
+CREATE FUNCTION public.cells(section text, columns text[], page text DEFAULT ledger.report_html(), n int DEFAULT 1) RETURNS SETOF text LANGUAGE sql AS $$
 	SELECT (SELECT string_agg(array_to_string(xpath(format('//*[@data-label="%s"]//text()', c), r), ' '), '|' ORDER BY n)
 		FROM unnest(columns) WITH ORDINALITY AS u (c, n))
-	FROM unnest(xpath(format('(//h:section[@id="%s"]//h:table)[1]/h:tbody/h:tr', section), xmlparse(DOCUMENT page), '{{h,http://www.w3.org/1999/xhtml}}')) r
+	FROM unnest(xpath(format('(//*[local-name() = "section"][@id="%s"]//*[local-name() = "table"])[%s]/*[local-name() = "tbody"]/*', section, cells.n),
+		xmlparse(DOCUMENT replace(page, '<wbr/>', '')))) r
 $$;
 CREATE FUNCTION public.facts(section text, page text DEFAULT ledger.report_html()) RETURNS SETOF text LANGUAGE sql AS $$
-	SELECT format('%s: %s', (xpath('//*[local-name() = "dt"]/text()', d))[1], (xpath('//*[local-name() = "dd"]//text()', d))[1])
-	FROM unnest(xpath(format('//h:section[@id="%s"]/h:dl/h:div', section), xmlparse(DOCUMENT page), '{{h,http://www.w3.org/1999/xhtml}}')) d
+	SELECT format('%s: %s', (xpath('//*[local-name() = "dt"]/text()', d))[1], array_to_string(xpath('//*[local-name() = "dd"]//text()', d), ' '))
+	FROM unnest(xpath(format('//h:section[@id="%s"]/h:dl/h:div', section), xmlparse(DOCUMENT replace(page, '<wbr/>', '')), '{{h,http://www.w3.org/1999/xhtml}}')) d
+$$;
+CREATE FUNCTION public.tile(name text) RETURNS text LANGUAGE sql AS $$
+	SELECT (xpath('string(/*/@class)', t))[1]::text || ': ' || array_to_string(xpath('/*/*[position() > 1]//text()', t), ' ')
+	FROM unnest(xpath(format('//div[h2 = "%s"]', name), xmlparse(DOCUMENT ledger.report_tiles('{}')))) t
 $$;
 \set ECHO all
 
@@ -36,6 +41,12 @@ SELECT ledger.report_number(n) FROM unnest('{0,-1,999,1000,-1234567.8901,1234567
 SELECT ledger.report_number(n) FROM unnest(ARRAY[repeat('1234567890', 10)::numeric, repeat('1234567890', 10000)::numeric, ('1e-16000')::numeric]) n;
 SELECT ledger.report_amount(n) FROM unnest('{0,1.500,-1000.000000000000000001}'::numeric[]) n;
 SELECT ledger.report_ms(n) FROM unnest('{0,0.001024,0.0123456,0.999,1,12.345,123.45,137438.95}'::float8[]) n;
+-- ages in words, counts with their nouns, shares: what is not all does not become all
+SELECT string_agg(ledger.report_age(n), ', ') FROM unnest('{-5,0,1.9,40,119,120,7199,7200,172799,172800,8640000}'::numeric[]) n;
+SELECT ledger.report_count(n, 'loss', 'losses') AS losses, ledger.report_count(n, 'user') AS users FROM unnest('{0,1,1234,NULL}'::bigint[]) n;
+SELECT string_agg(ledger.report_share(n), ', ') FROM unnest('{0,0.5,0.98999,0.99999999,1}'::numeric[]) n;
+-- names may be broken after an underscore
+SELECT ledger.report_breaks('no_prepared_transactions <b>'), ledger.report_html() ~ '<span>no_<wbr/>prepared_<wbr/>transaction<' AS page;
 SELECT ledger.report_axis(n) FROM unnest('{0,1,2,3,10,11,4999,5001}'::bigint[]) n;
 SELECT ledger.report_text(t) FROM unnest(ARRAY['<script>alert("x")</script>', 'a & b''s &amp;', E'tab\tline\nbell\x07', chr(233) || chr(8364) || chr(128512) || chr(65534) || chr(133), '']) t;
 
@@ -43,6 +54,7 @@ SELECT ledger.report_text(t) FROM unnest(ARRAY['<script>alert("x")</script>', 'a
 SELECT id FROM public.nodes('//h:section/@id') id;
 SELECT state FROM public.nodes('//h:li[@class="now"]/h:b/text()') state;
 SELECT t FROM public.nodes('//h:p[@class="empty"]/text()') t;
+SELECT count(*) FROM public.nodes('//h:p[not(node())]');
 SELECT f FROM public.facts('state') f;
 -- no script, no link, nothing to load, no attribute that runs; ASCII alone
 SELECT count(*) FROM public.nodes('//h:script | //h:link | //h:img | //h:iframe | //@src | //@href | //@*[starts-with(name(), "on")]');
@@ -97,28 +109,123 @@ CALL ledger.run_reconciliation();
 INSERT INTO ledger.discrepancy_rows (mapping_id, user_id, legacy_column, cause, source, ledger_value, legacy_value, error_code, note, count)
 	VALUES (1, NULL, '"odd" <col>', 'refused_write', 'capture', NULL, 'NaN', 'LG005', 'by </td><script>alert(''1'')</script> of "app" & co', 1234567);
 RESET client_min_messages;
-SELECT r FROM public.cells('discrepancies', ARRAY['User', 'Column', 'Ledger', 'Legacy', 'Difference', 'Cause', 'Found by', 'Count', 'Note']) r;
+SELECT r FROM public.cells('discrepancies', ARRAY['Cause', 'Open', 'Users', 'Sum of differences', 'Columns']) r;
+SELECT r FROM public.cells('discrepancies', ARRAY['User', 'Column', 'Ledger', 'Legacy', 'Difference', 'Cause', 'Found by', 'Count', 'Note'], n => 2) r;
 SELECT count(*) FROM public.nodes('//h:script');
 SELECT r FROM public.cells('reconciliations', ARRAY['Run', 'Scope', 'Result', 'Users compared', 'Differences', 'Sum of differences']) r;
-SELECT public.nodes('//h:div[h:h2 = "Open discrepancies"]//text()');
--- no more than it is told
-SELECT count(*) FROM public.nodes('//*[local-name() = "tr"]', ledger.report_discrepancies(true, 1));
+SELECT public.tile('Open discrepancies');
+SELECT regexp_replace(public.tile('Last full reconciliation'), '\d+ seconds?', 'n seconds');
+-- the same money met for another cause counts once, by what was seen last
+BEGIN;
+INSERT INTO ledger.discrepancy_rows (mapping_id, user_id, legacy_column, cause, source, ledger_value, legacy_value, last_seen)
+	VALUES (1, :bob, 'buying_power', 'not_captured', 'run', 0, 12345.6, ledger.clock() + interval '1 second');
+SELECT public.tile('Open discrepancies');
+SELECT r FROM public.cells('discrepancies', ARRAY['Cause', 'Open', 'Users', 'Sum of differences']) r;
+SELECT r FROM public.cells('discrepancies', ARRAY['User', 'Column', 'Difference', 'Cause'], n => 2) r;
+-- of all users is not of none; one is no more than one
+UPDATE ledger.discrepancy_rows SET status = 'resolved', resolved_at = now() WHERE user_id IS NOT NULL;
+SELECT public.tile('Open discrepancies');
+SELECT r FROM public.cells('discrepancies', ARRAY['Cause', 'Open', 'Users', 'Sum of differences']) r;
+UPDATE ledger.reconciliation_runs SET discrepancies = 1, finished_at = ledger.clock() - interval '3 hours';
+SELECT public.tile('Last full reconciliation');
+UPDATE ledger.reconciliation_runs SET discrepancies = 0, finished_at = ledger.clock() - interval '3 days';
+SELECT public.tile('Last full reconciliation');
+-- a run of a clock that has been set back is none yet
+UPDATE ledger.reconciliation_runs SET finished_at = ledger.clock() + interval '1 hour';
+SELECT public.tile('Last full reconciliation');
+ROLLBACK;
+-- no more than it is told, and how many there are; the page has 20
+SELECT ledger.report_discrepancies(true, 1) ~ 'The 1 largest of 3<' AS told, count(*)
+FROM public.nodes('(//*[local-name() = "table"])[2]//*[local-name() = "tr"]', ledger.report_discrepancies(true, 1));
+BEGIN;
+INSERT INTO ledger.discrepancy_rows (mapping_id, user_id, legacy_column, cause, source, ledger_value, legacy_value)
+	SELECT 1, gen_random_uuid(), 'buying_power', 'mismatch', 'run', 1, n + 1 FROM generate_series(1, 300) n;
+SELECT public.tile('Open discrepancies');
+SELECT count(*) FROM public.cells('discrepancies', ARRAY['User'], n => 2);
+SELECT public.nodes('//h:section[@id="discrepancies"]/h:h3/text()');
+SELECT r FROM public.cells('discrepancies', ARRAY['Cause', 'Open', 'Users', 'Sum of differences']) r;
+ROLLBACK;
+
+-- sums are amounts
+SELECT ledger.report_causes(true) ~ '12,346.60' AS shown, ledger.report_causes(false) !~ '12,346.60' AS hidden;
+
+-- who writes past the ledger, and how; a long statement is cut
+BEGIN;
+SET LOCAL application_name = 'cron <job>';
+UPDATE public.balances SET buying_power = buying_power + 1
+	WHERE user_id IN (:alice, :bob) /* a long comment, for as long as it takes until the statement that is long is cut off */;
+SELECT r FROM public.cells('writers', ARRAY['Application', 'Rows', 'Kind', 'The last statement']) r;
+SELECT r FROM public.cells('writers', ARRAY['Application', 'Rows', 'Kind', 'The last statement'], ledger.report_writers(false, 10, 100)) r;
+SELECT r FROM public.cells('writers', ARRAY['Application', 'Rows'], ledger.report_writers(true, 1, 3)) r;
+SELECT DISTINCT r = current_user AS role FROM public.cells('writers', ARRAY['Role']) r;
+SELECT (regexp_match(ledger.report_writers(true, 1, 3), '<p class="note">(.*)</p>'))[1];
+ROLLBACK;
+
+-- what to do before the next step
+SELECT f FROM public.facts('state') f WHERE f LIKE 'Next step%';
+BEGIN;
+UPDATE ledger.discrepancy_rows SET status = 'resolved', resolved_at = now();
+SELECT f FROM public.facts('state') f WHERE f LIKE 'Next step%';
+INSERT INTO ledger.worker_heartbeat (incarnation, pid, started_at, last_seen) VALUES (1, 1, ledger.clock(), ledger.clock());
+SELECT f FROM public.facts('state') f WHERE f LIKE 'Next step%';
+ROLLBACK;
 
 -- alerts that fire, the gravest first, as the view has them
 UPDATE ledger.discrepancy_rows SET first_seen = first_seen - interval '2 hours' WHERE user_id = :bob;
 ALTER TABLE public.balances DISABLE TRIGGER ledger_capture;
-SELECT r FROM public.cells('alerts', ARRAY['Alert', 'Severity', 'What', 'Threshold']) r;
+SELECT r FROM public.cells('alerts', ARRAY['Alert', 'Severity', 'What', 'Value', 'Threshold', 'To do']) r;
 SELECT count(*) FROM public.cells('alerts', ARRAY['Alert']) r, ledger.alerts a WHERE a.firing AND a.alert = r;
 SELECT count(*) FROM ledger.alerts WHERE firing;
 SELECT count(*) FROM ledger.rearm();
+-- each alert has its unit, and what to do
+SELECT alert FROM ledger.alerts FULL JOIN ledger.report_alert_words() w USING (alert) WHERE severity IS NULL OR w.unit IS NULL OR w.to_do IS NULL;
+SELECT alert, ledger.report_measure(threshold::numeric, unit) AS threshold FROM ledger.alerts JOIN ledger.report_alert_words() USING (alert);
+SELECT ledger.report_measure(v, u) FROM (VALUES (12345.00, 'count'), (1.23456, 'ratio'), (0.98765, 'share'), (12345.6, 'seconds'), (NULL, 'seconds'), (NULL, 'count')) AS t (v, u);
+
+-- writes that did not fail: what the gauge says. A commit that strict mode refuses has failed
+SELECT ledger.stat_reset();
+SELECT public.tile('Writes that did not fail');
+SELECT count(ledger.credit_user_usdc(:carol, 1, 'x')) FROM generate_series(1, 250);
+SELECT public.raises(format('SELECT ledger.debit_user_usdc(%L, 1000000, %L)', :carol, 'too much')) ~ '^LG001' AS refused;
+SELECT public.tile('Writes that did not fail');
+SELECT public.raises(format('SELECT ledger.debit_user_usdc(%L, 1, NULL)', :carol)) ~ '^22004' AS failed;
+SELECT public.tile('Writes that did not fail');
+SELECT f FROM public.facts('reads') f WHERE f ~ '^(Mismatches|Legacy writes failed|Writes past|Proofs failed)';
+SELECT strict_mode FROM ledger.configure(strict_mode => true, balance_source => 'ledger');
+SELECT ledger.stat_reset();
+BEGIN;
+SELECT ledger.credit_user_usdc(:bob, 1, 'x') > 0 AS posted;
+\set VERBOSITY sqlstate
+COMMIT;
+\set VERBOSITY default
+SELECT public.tile('Writes that did not fail');
+SELECT r FROM public.cells('alerts', ARRAY['Alert', 'What', 'Value', 'Threshold', 'To do']) r WHERE r ~ 'LedgerWriteFailures';
+SELECT f FROM public.facts('reads') f WHERE f ~ '^(Mismatches|Legacy writes failed|Writes past|Proofs failed)';
+-- without samples of the worker it is since the reset
+SELECT ledger.set_test_clock('1 hour', 'a test');
+SELECT regexp_replace(public.tile('Writes that did not fail'), (SELECT ledger.report_time(reset_at) FROM ledger.stat_shadow), 'the reset');
+INSERT INTO ledger.write_samples (at, reset_at, attempts, failures) SELECT ledger.clock() - interval '5 minutes 10 seconds', reset_at, 1, 1 FROM ledger.stat_shadow;
+SELECT public.tile('Writes that did not fail');
+UPDATE ledger.write_samples SET at = at - interval '10 minutes', attempts = 0, failures = 0;
+SELECT regexp_replace(public.tile('Writes that did not fail'), (SELECT ledger.report_time(at) FROM ledger.write_samples), 'the sample');
+DELETE FROM ledger.write_samples;
+SELECT ledger.set_test_clock(NULL, 'a test');
+SELECT strict_mode FROM ledger.configure(strict_mode => false, balance_source => 'legacy');
+
+-- a worker that does not run is missed where a table is attached
+SELECT regexp_replace(public.tile('Worker'), '^(tile \w+: does not run).*', '\1');
+BEGIN;
+INSERT INTO ledger.evidence_losses (kind, at, last_at) VALUES ('crash', now(), now());
+SELECT public.tile('Worker') ~ ', 1 loss$' AS one, (SELECT f FROM public.facts('worker') f WHERE f ~ '^Losses');
+ROLLBACK;
 
 -- suspense
 SELECT ledger.configure_capture('public.balances', 'post', 'a test');
 UPDATE public.balances SET buying_power = buying_power + 5.25 WHERE user_id = :carol;
 SELECT r FROM public.cells('suspense', ARRAY['Type', 'User', 'Account', 'To settle', 'Currency']) r;
 
--- transactions by time: those of the newest rows alone
-SELECT r FROM public.cells('postings', ARRAY['Type', 'Transactions']) r;
+-- transactions by time: those of the newest rows alone; shares are rounded
+SELECT r FROM public.cells('postings', ARRAY['Type', 'Transactions', 'Share, %']) r;
 SELECT count(*) FROM ledger.transactions;
 SELECT sum(count), bool_or(is_cut) AS is_cut FROM ledger.report_bins(100000, clock_timestamp());
 SELECT sum(count) BETWEEN 1 AND 3 AS some, bool_or(is_cut) AS is_cut FROM ledger.report_bins(3, clock_timestamp());
@@ -144,7 +251,8 @@ RESET ROLE;
 GRANT EXECUTE ON FUNCTION ledger.report_html() TO regress_ledger_report_only, regress_ledger_report_reader;
 GRANT EXECUTE ON FUNCTION ledger.get_account_balance(uuid, text) TO regress_ledger_report_reader;
 CREATE VIEW public.told AS
-	SELECT p ~ '00000000-0000-4000-8000-' AS users, p ~ '12,345.60' AS amounts, p ~ '&lt;script&gt;' AS notes, p ~ 'hidden' AS hidden
+	SELECT p ~ '00000000-0000-4000-8000-' AS users, p ~ '12,345.60' AS amounts, p ~ '&lt;script&gt;' AS notes, p ~ 'UPDATE' AS statements,
+		p ~ 'hidden' AS hidden
 	FROM public.page() p;
 GRANT SELECT ON public.told TO PUBLIC;
 ALTER VIEW public.told SET (security_invoker = true);

@@ -97,6 +97,8 @@ AS $$
 			'report_section', 'report_badge', 'report_histogram', 'report_facts', 'report_changes', 'report_state', 'report_tiles', 'report_alerts',
 			'report_gates', 'report_discrepancies', 'report_runs', 'report_suspense', 'report_worker', 'report_bins', 'report_axis',
 			'report_chart', 'report_postings', 'report_operations', 'report_reads', 'report_style', 'report_head', 'report_page',
+			'report_breaks', 'report_count', 'report_age', 'report_share', 'report_first', 'report_writes_since', 'report_alert_words',
+			'report_measure', 'report_causes', 'report_writers',
 			'explain_postings', 'explain_assignment', 'explain_writes', 'explain_repairs', 'explain_findings', 'explain_capture',
 			'repair_undone', 'explain_write_at', 'explain_other_write', 'explain_other_posting',
 			'verify_accounts', 'verify_journal', 'verify_reservations', 'verify_catalog', 'verify_legacy'])

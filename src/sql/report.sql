@@ -28,6 +28,15 @@ $$;
 REVOKE ALL ON FUNCTION ledger.report_text(text) FROM PUBLIC;
 COMMENT ON FUNCTION ledger.report_text(text) IS 'Internal: a value as HTML and XML show it, also in an attribute; in ASCII; what XML cannot hold is a question mark.';
 
+CREATE FUNCTION ledger.report_breaks(value text) RETURNS text
+	LANGUAGE sql STABLE STRICT PARALLEL SAFE SECURITY INVOKER
+	SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT replace(ledger.report_text(value), '_', '_<wbr/>')
+$$;
+REVOKE ALL ON FUNCTION ledger.report_breaks(text) FROM PUBLIC;
+COMMENT ON FUNCTION ledger.report_breaks(text) IS 'Internal: a value whose names may be broken after an underscore, in narrow windows.';
+
 CREATE FUNCTION ledger.report_number(value numeric) RETURNS text
 	LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE SECURITY INVOKER
 	SET search_path = pg_catalog, pg_temp
@@ -56,6 +65,37 @@ AS $$
 $$;
 REVOKE ALL ON FUNCTION ledger.report_ms(float8) FROM PUBLIC;
 COMMENT ON FUNCTION ledger.report_ms(float8) IS 'Internal: a time in ms to three digits.';
+
+CREATE FUNCTION ledger.report_count(value numeric, one text, many text DEFAULT NULL) RETURNS text
+	LANGUAGE sql IMMUTABLE PARALLEL SAFE SECURITY INVOKER
+	SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT CASE WHEN value IS NOT NULL THEN format('%s %s', ledger.report_number(value), CASE WHEN value = 1 THEN one ELSE COALESCE(many, one || 's') END) END
+$$;
+REVOKE ALL ON FUNCTION ledger.report_count(numeric, text, text) FROM PUBLIC;
+COMMENT ON FUNCTION ledger.report_count(numeric, text, text) IS 'Internal: a number with its noun, whose plural ends in s or is given.';
+
+/* In the largest unit of which there are two. */
+CREATE FUNCTION ledger.report_age(seconds numeric) RETURNS text
+	LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE SECURITY INVOKER
+	SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT CASE WHEN s.s < 120 THEN ledger.report_count(s.s, 'second') WHEN s.s < 7200 THEN ledger.report_count(trunc(s.s / 60), 'minute')
+		WHEN s.s < 172800 THEN ledger.report_count(trunc(s.s / 3600), 'hour') ELSE ledger.report_count(trunc(s.s / 86400), 'day') END
+	FROM (SELECT GREATEST(trunc(seconds), 0) AS s) s
+$$;
+REVOKE ALL ON FUNCTION ledger.report_age(numeric) FROM PUBLIC;
+COMMENT ON FUNCTION ledger.report_age(numeric) IS 'Internal: how long in words; what has not come yet is no time.';
+
+/* What is not all does not become all. */
+CREATE FUNCTION ledger.report_share(value numeric) RETURNS text
+	LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE SECURITY INVOKER
+	SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT ledger.report_number(trim_scale(trunc(100 * value, 2))) || ' %'
+$$;
+REVOKE ALL ON FUNCTION ledger.report_share(numeric) FROM PUBLIC;
+COMMENT ON FUNCTION ledger.report_share(numeric) IS 'Internal: a share as a percentage, cut off after two digits.';
 
 CREATE FUNCTION ledger.report_time(value timestamptz) RETURNS text
 	LANGUAGE sql STABLE STRICT PARALLEL SAFE SECURITY INVOKER
@@ -97,7 +137,7 @@ AS $$
 			CASE WHEN COALESCE(c.value, '') = '' THEN '<span>&#8211;</span>'
 				WHEN kinds[c.col] = 'html' THEN c.value
 				WHEN kinds[c.col] = 'time' THEN format('<span>%s</span>', replace(ledger.report_text(c.value), ' ', '</span> <span>'))
-				ELSE format('<span>%s</span>', ledger.report_text(c.value)) END), '' ORDER BY c.col) AS cells
+				ELSE format('<span>%s</span>', ledger.report_breaks(c.value)) END), '' ORDER BY c.col) AS cells
 		FROM cell c JOIN used u USING (col) GROUP BY c.line
 	)
 	SELECT CASE WHEN COALESCE(cardinality(cells), 0) = 0 THEN format(E'<p class="empty">%s</p>\n', ledger.report_text(empty))
@@ -115,7 +155,7 @@ CREATE FUNCTION ledger.report_section(id text, title text, note text, body text)
 	SET search_path = pg_catalog, pg_temp
 AS $$
 	SELECT format(E'<section id="%s">\n<h2>%s</h2>\n%s%s</section>\n', id, ledger.report_text(title),
-		COALESCE(format(E'<p class="note">%s</p>\n', ledger.report_text(note)), ''), body)
+		CASE WHEN note <> '' THEN format(E'<p class="note">%s</p>\n', ledger.report_text(note)) END, body)
 $$;
 REVOKE ALL ON FUNCTION ledger.report_section(text, text, text, text) FROM PUBLIC;
 COMMENT ON FUNCTION ledger.report_section(text, text, text, text) IS 'Internal: a part of the page; body is markup.';
@@ -149,16 +189,17 @@ $$;
 REVOKE ALL ON FUNCTION ledger.report_histogram(bigint[], int, int, text) FROM PUBLIC;
 COMMENT ON FUNCTION ledger.report_histogram(bigint[], int, int, text) IS 'Internal: a histogram of stat_operations or stat_reads as a picture, between two of its buckets, the first being 1.';
 
-CREATE FUNCTION ledger.report_facts(cells text[]) RETURNS text
+CREATE FUNCTION ledger.report_facts(cells text[], bad text[] DEFAULT '{}') RETURNS text
 	LANGUAGE sql STABLE PARALLEL SAFE SECURITY INVOKER
 	SET search_path = pg_catalog, pg_temp
 AS $$
 	SELECT format(E'<dl>%s</dl>\n', string_agg(format('<div><dt>%s</dt><dd>%s</dd></div>', ledger.report_text(cells[n]),
-		CASE WHEN COALESCE(cells[n + 1], '') = '' THEN '<span class="none">&#8211;</span>' ELSE ledger.report_text(cells[n + 1]) END), '' ORDER BY n))
+		CASE WHEN COALESCE(cells[n + 1], '') = '' THEN '<span class="none">&#8211;</span>'
+			WHEN cells[n] = ANY (bad) THEN ledger.report_badge('bad', cells[n + 1]) ELSE ledger.report_breaks(cells[n + 1]) END), '' ORDER BY n))
 	FROM generate_series(1, cardinality(cells), 2) n
 $$;
-REVOKE ALL ON FUNCTION ledger.report_facts(text[]) FROM PUBLIC;
-COMMENT ON FUNCTION ledger.report_facts(text[]) IS 'Internal: names and values by turns, as a list.';
+REVOKE ALL ON FUNCTION ledger.report_facts(text[], text[]) FROM PUBLIC;
+COMMENT ON FUNCTION ledger.report_facts(text[], text[]) IS 'Internal: names and values by turns, as a list; bad names those that show that something is wrong.';
 
 /* ---- parts of the page ------------------------------------------------------------ */
 
@@ -175,6 +216,23 @@ AS $$
 $$;
 REVOKE ALL ON FUNCTION ledger.report_changes() FROM PUBLIC;
 COMMENT ON FUNCTION ledger.report_changes() IS 'Internal: part of the page.';
+
+/* Nobody should take the next step past these. */
+CREATE FUNCTION ledger.report_first() RETURNS text
+	LANGUAGE sql STABLE PARALLEL RESTRICTED SECURITY INVOKER
+	SET search_path = pg_catalog, pg_temp
+AS $$
+	WITH open AS (
+		SELECT count(*) AS n FROM ledger.open_discrepancies()
+	), fires AS (
+		SELECT string_agg(a.alert, ', ' ORDER BY a.severity, a.alert) AS names FROM ledger.alerts a WHERE a.firing AND a.severity IN ('critical', 'high')
+	)
+	SELECT NULLIF(concat_ws('; ', CASE WHEN o.n > 0 THEN 'explain or repair ' || ledger.report_count(o.n, 'open discrepancy', 'open discrepancies') END,
+		'see to ' || f.names), '')
+	FROM open o, fires f
+$$;
+REVOKE ALL ON FUNCTION ledger.report_first() FROM PUBLIC;
+COMMENT ON FUNCTION ledger.report_first() IS 'Internal: what is to be done before the next step of the migration: open discrepancies, alerts of severity critical and high; NULL if nothing is.';
 
 CREATE FUNCTION ledger.report_state() RETURNS text
 	LANGUAGE sql STABLE PARALLEL RESTRICTED SECURITY INVOKER
@@ -196,13 +254,36 @@ AS $$
 		|| ledger.report_facts(ARRAY['State', n.state, 'Since', ledger.report_time(n.since), 'Shadow mode', CASE WHEN n.shadow_mode THEN 'on' ELSE 'off' END,
 			'Strict mode', CASE WHEN n.strict_mode THEN 'on' ELSE 'off' END, 'Balances are read from', n.balance_source, 'Phase', n.phase,
 			'Legacy tables', (SELECT string_agg(m.legacy::regclass::text, ', ' ORDER BY m.id) FROM ledger.legacy_mappings m WHERE m.detached_at IS NULL)])
-		|| format(E'<dl class="steps-to"><div><dt>Next step</dt><dd><code>%s</code></dd></div><div><dt>To undo this one</dt><dd><code>%s</code></dd></div></dl>\n',
-			COALESCE(ledger.report_text(n.next_step), '&#8211;'), COALESCE(ledger.report_text(n.undo), '&#8211;'))
+		|| format(E'<dl class="steps-to"><div><dt>Next step</dt><dd>%s<code>%s</code></dd></div><div><dt>To undo this one</dt><dd><code>%s</code></dd></div></dl>\n',
+			(SELECT format('<p>%s</p>', ledger.report_badge('bad', 'first: ' || f.t)) FROM ledger.report_first() AS f (t)
+				WHERE f.t IS NOT NULL AND n.next_step IS NOT NULL AND n.state <> 'legacy_only'),
+			COALESCE(ledger.report_breaks(n.next_step), '&#8211;'), COALESCE(ledger.report_breaks(n.undo), '&#8211;'))
 		|| E'<h3>Last changes of the settings</h3>\n' || ledger.report_changes())
 	FROM now n
 $$;
 REVOKE ALL ON FUNCTION ledger.report_state() FROM PUBLIC;
 COMMENT ON FUNCTION ledger.report_state() IS 'Internal: part of the page.';
+
+/* As write_success() chooses where it begins; without a worker that is long ago. */
+CREATE FUNCTION ledger.report_writes_since("window" interval) RETURNS text
+	LANGUAGE sql STABLE PARALLEL RESTRICTED SECURITY INVOKER
+	SET search_path = pg_catalog, pg_temp
+AS $$
+	WITH now AS (
+		SELECT c.reset_at, ledger.clock() - "window" AS start FROM ledger.write_counts() c
+	), base AS (
+		SELECT n.start, CASE WHEN n.reset_at < n.start THEN COALESCE(
+			(SELECT s.at FROM ledger.write_samples s WHERE s.reset_at = n.reset_at
+				ORDER BY s.at <= n.start DESC, CASE WHEN s.at <= n.start THEN n.start - s.at ELSE s.at - n.start END LIMIT 1), n.reset_at)
+			ELSE n.reset_at END AS at
+		FROM now n
+	)
+	SELECT CASE WHEN b.at >= b.start - interval '1 minute' THEN 'within ' || ledger.report_age(extract(epoch FROM "window"))
+		ELSE 'since ' || ledger.report_time(b.at) END
+	FROM base b
+$$;
+REVOKE ALL ON FUNCTION ledger.report_writes_since(interval) FROM PUBLIC;
+COMMENT ON FUNCTION ledger.report_writes_since(interval) IS 'Internal: of what time write_success() tells, in words; NULL if nothing is counted.';
 
 /* What to look at first. */
 CREATE FUNCTION ledger.report_tiles(gates ledger.gate[]) RETURNS text
@@ -210,13 +291,15 @@ CREATE FUNCTION ledger.report_tiles(gates ledger.gate[]) RETURNS text
 	SET search_path = pg_catalog, pg_temp
 AS $$
 	WITH open AS (
-		SELECT count(*) AS n, count(DISTINCT d.user_id) AS users FROM ledger.discrepancy_rows d WHERE d.status = 'open'
+		SELECT count(*) AS n, count(DISTINCT d.user_id) AS users FROM ledger.open_discrepancies() d
 	), run AS (
-		SELECT r.* FROM ledger.reconciliation_runs r WHERE r.status = 'finished' AND r.scope = 'full' ORDER BY r.id DESC LIMIT 1
+		SELECT r.*, ledger.report_age(extract(epoch FROM ledger.clock() - r.finished_at)) || ' ago' AS seen
+		FROM ledger.reconciliation_runs r WHERE r.status = 'finished' AND r.scope = 'full' AND r.finished_at <= ledger.clock() ORDER BY r.id DESC LIMIT 1
 	), worker AS (
-		SELECT w.*, date_trunc('second', ledger.clock() - w.last_seen)::text || ' ago' AS seen FROM ledger.worker_status w
-	), calls AS (
-		SELECT sum(o.posted + o.replayed + o.refused) AS went_well, sum(o.failed) AS failed FROM ledger.stat_operations o
+		SELECT w.*, ledger.report_age(extract(epoch FROM ledger.clock() - w.last_seen)) || ' ago' AS seen,
+			EXISTS (SELECT FROM ledger.legacy_mappings m WHERE m.detached_at IS NULL) AS is_needed FROM ledger.worker_status w
+	), writes AS (
+		SELECT s.*, ledger.report_writes_since(interval '5 minutes') AS since FROM ledger.write_success(interval '5 minutes') s
 	), tile AS (
 		SELECT 1 AS n, 'Gates open' AS name, format('%s of %s', count(*) FILTER (WHERE g.passed), count(*)) AS value,
 			CASE WHEN bool_and(g.passed) THEN 'good' ELSE 'bad' END AS kind,
@@ -224,12 +307,12 @@ AS $$
 		FROM unnest(gates) g WHERE EXISTS (SELECT FROM ledger.migration_status() m WHERE m.phase = 'migrating' AND m.state <> 'fresh') HAVING count(*) > 0
 		UNION ALL
 		SELECT 2, 'Open discrepancies', ledger.report_number(o.n), CASE WHEN o.n = 0 THEN 'good' ELSE 'bad' END,
-			CASE WHEN o.n = 0 THEN 'none' ELSE format('of %s users', ledger.report_number(o.users)) END
+			CASE WHEN o.n = 0 THEN 'none' WHEN o.users = 0 THEN 'of all users' ELSE 'of ' || ledger.report_count(o.users, 'user') END
 		FROM open o
 		UNION ALL
-		SELECT 3, 'Last full reconciliation', COALESCE(ledger.report_number(r.discrepancies), 'none'),
+		SELECT 3, 'Last full reconciliation', CASE WHEN r.discrepancies = 0 THEN 'clean' ELSE COALESCE(ledger.report_number(r.discrepancies), 'none') END,
 			CASE WHEN r.id IS NULL THEN 'plain' WHEN r.discrepancies = 0 THEN 'good' ELSE 'bad' END,
-			CASE WHEN r.id IS NULL THEN 'not recorded yet' ELSE format('differences, %s ago', date_trunc('second', ledger.clock() - r.finished_at)) END
+			CASE WHEN r.id IS NULL THEN 'not recorded yet' ELSE format('%s, %s', CASE r.discrepancies WHEN 0 THEN 'no differences' WHEN 1 THEN 'difference' ELSE 'differences' END, r.seen) END
 		FROM (SELECT 1) one LEFT JOIN run r ON true
 		UNION ALL
 		SELECT 4, 'In suspense', ledger.report_number(count(*)), CASE WHEN count(*) = 0 THEN 'good' ELSE 'warn' END,
@@ -237,14 +320,16 @@ AS $$
 		FROM ledger.suspense_items s WHERE s.remaining <> 0
 		UNION ALL
 		SELECT 5, 'Worker', CASE WHEN w.running THEN 'runs' WHEN pg_is_in_recovery() THEN 'on the primary' ELSE 'does not run' END,
-			CASE WHEN w.running AND w.losses = 0 THEN 'good' WHEN w.running OR NOT w.active OR pg_is_in_recovery() THEN 'warn' ELSE 'bad' END,
-			concat_ws(', ', COALESCE(w.seen, 'never seen'), CASE WHEN w.losses > 0 THEN format('%s losses', w.losses) END)
+			CASE WHEN w.running AND w.losses = 0 THEN 'good' WHEN w.running OR pg_is_in_recovery() THEN 'warn' WHEN w.active OR w.is_needed THEN 'bad' ELSE 'warn' END,
+			concat_ws(', ', COALESCE('seen ' || w.seen, 'never seen'), CASE WHEN w.losses > 0 THEN ledger.report_count(w.losses, 'loss', 'losses') END)
 		FROM worker w
 		UNION ALL
-		SELECT 6, 'Calls that did not fail', CASE WHEN c.went_well + c.failed > 0 THEN trunc(100.0 * c.went_well / (c.went_well + c.failed), 2)::text || ' %' ELSE 'none' END,
-			CASE WHEN c.went_well + c.failed > 0 THEN CASE WHEN c.went_well < 0.99 * (c.went_well + c.failed) THEN 'bad' WHEN c.failed > 0 THEN 'warn' ELSE 'good' END ELSE 'plain' END,
-			CASE WHEN c.went_well + c.failed > 0 THEN format('%s failed since the reset', ledger.report_number(c.failed)) ELSE 'no calls since the reset' END
-		FROM calls c
+		SELECT 6, 'Writes that did not fail', CASE WHEN w.attempts > 0 THEN ledger.report_share(w.rate::numeric) ELSE 'none' END,
+			CASE WHEN w.attempts > 0 THEN CASE WHEN w.rate < 0.99 THEN 'bad' WHEN w.failures > 0 THEN 'warn' ELSE 'good' END ELSE 'plain' END,
+			CASE WHEN w.since IS NULL THEN 'no writes counted' WHEN w.attempts > 0 THEN
+				format('%s of %s failed %s', CASE WHEN w.failures > 0 THEN ledger.report_number(w.failures) ELSE 'none' END, ledger.report_number(w.attempts), w.since)
+				ELSE 'no writes ' || w.since END
+		FROM writes w
 	)
 	SELECT format(E'<div class="tiles">%s</div>\n', string_agg(format(E'<div class="tile %s"><h2>%s</h2><p class="value">%s</p><p>%s</p></div>\n', t.kind, t.name,
 		ledger.report_text(t.value), ledger.report_badge(t.kind, t.note)), '' ORDER BY t.n))
@@ -253,18 +338,48 @@ $$;
 REVOKE ALL ON FUNCTION ledger.report_tiles(ledger.gate[]) FROM PUBLIC;
 COMMENT ON FUNCTION ledger.report_tiles(ledger.gate[]) IS 'Internal: part of the page.';
 
+/* What docs/monitoring.md says of them. */
+CREATE FUNCTION ledger.report_alert_words() RETURNS TABLE (alert text, unit text, to_do text)
+	LANGUAGE sql IMMUTABLE PARALLEL SAFE SECURITY INVOKER ROWS 10
+	SET search_path = pg_catalog, pg_temp
+AS $$
+	VALUES ('LedgerDiscrepancies', 'count', 'ledger.discrepancies; runbook: the rate is high'),
+		('LedgerWriteFailures', 'share', 'ledger.stat_errors, proofs_failed in ledger.stat_shadow; runbook: writes fail'),
+		('LedgerReadsSlow', 'ratio', 'ledger.stat_reads; runbook: latency'),
+		('LedgerWorkerDown', 'seconds', 'ledger.worker_status; runbook: the worker is down'),
+		('LedgerEvidenceLost', 'count', 'ledger.evidence_losses; runbook: evidence was lost'),
+		('LedgerReconciliationOverdue', 'seconds', 'ledger.reconciliation_progress; runbook: overdue'),
+		('LedgerCaptureMissing', 'count', 'ledger.verify(); runbook: past the capture'),
+		('LedgerGuardMissing', 'count', 'ledger.verify(); runbook: past the capture'),
+		('LedgerBypass', 'count', 'ledger.legacy_writes of kind bypass; runbook: past the capture'),
+		('LedgerDiscrepancyOpen', 'seconds', 'ledger.discrepancies; runbook: explain and repair')
+$$;
+REVOKE ALL ON FUNCTION ledger.report_alert_words() FROM PUBLIC;
+COMMENT ON FUNCTION ledger.report_alert_words() IS 'Internal: of each alert the unit of its value, and what is to be done when it fires.';
+
+CREATE FUNCTION ledger.report_measure(value numeric, unit text) RETURNS text
+	LANGUAGE sql IMMUTABLE PARALLEL SAFE SECURITY INVOKER
+	SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT CASE unit WHEN 'seconds' THEN COALESCE(ledger.report_age(value), 'never') WHEN 'share' THEN ledger.report_share(value)
+		ELSE ledger.report_number(trim_scale(round(value, 2))) END
+$$;
+REVOKE ALL ON FUNCTION ledger.report_measure(numeric, text) FROM PUBLIC;
+COMMENT ON FUNCTION ledger.report_measure(numeric, text) IS 'Internal: the value or threshold of an alert.';
+
 /* The gravest first. */
 CREATE FUNCTION ledger.report_alerts() RETURNS text
 	LANGUAGE sql STABLE PARALLEL RESTRICTED SECURITY INVOKER
 	SET search_path = pg_catalog, pg_temp
 AS $$
 	SELECT ledger.report_section('alerts', 'Alerts that fire', NULL,
-		ledger.report_table(ARRAY['Alert', 'Severity', 'Since', 'What', 'At', 'Threshold'], ARRAY['code', 'html', 'time', 'text', 'number', 'number'],
+		ledger.report_table(ARRAY['Alert', 'Severity', 'Since', 'What', 'Value', 'Threshold', 'To do'], ARRAY['code', 'html', 'time', 'text', 'number', 'number', 'text'],
 			array_agg(ARRAY[a.alert, ledger.report_badge(CASE a.severity WHEN 'medium' THEN 'warn' ELSE 'bad' END, a.severity), ledger.report_time(a.since),
-				a.summary, ledger.report_number(trunc(a.value::numeric, 2)), ledger.report_number(a.threshold::numeric)]
+				CASE WHEN w.unit = 'seconds' THEN regexp_replace(a.summary, '^seconds since', 'time since') ELSE a.summary END,
+				ledger.report_measure(a.value::numeric, w.unit), ledger.report_measure(a.threshold::numeric, w.unit), w.to_do]
 				ORDER BY array_position(ARRAY['critical', 'high', 'medium'], a.severity), a.alert) FILTER (WHERE a.firing),
 			format('None of %s.', count(*))))
-	FROM ledger.alerts a
+	FROM ledger.alerts a LEFT JOIN ledger.report_alert_words() w USING (alert)
 $$;
 REVOKE ALL ON FUNCTION ledger.report_alerts() FROM PUBLIC;
 COMMENT ON FUNCTION ledger.report_alerts() IS 'Internal: part of the page.';
@@ -289,34 +404,82 @@ $$;
 REVOKE ALL ON FUNCTION ledger.report_gates(ledger.gate[]) FROM PUBLIC;
 COMMENT ON FUNCTION ledger.report_gates(ledger.gate[]) IS 'Internal: part of the page.';
 
+CREATE FUNCTION ledger.report_causes(shows_users boolean) RETURNS text
+	LANGUAGE sql STABLE PARALLEL RESTRICTED SECURITY INVOKER
+	SET search_path = pg_catalog, pg_temp
+AS $$
+	WITH open AS (
+		SELECT d.*, COALESCE(d.ledger_value, 0) - COALESCE(d.legacy_value, 0) AS difference FROM ledger.open_discrepancies() d
+	), cause AS (
+		SELECT o.cause, string_agg(DISTINCT o.legacy_column, ', ') AS columns, count(*) AS n, count(DISTINCT o.user_id) AS users, bool_or(o.user_id IS NULL) AS is_all,
+			sum(abs(o.difference)) FILTER (WHERE o.difference < 'Infinity' AND o.difference > '-Infinity') AS amount, min(o.first_seen) AS first_seen, max(o.last_seen) AS last_seen
+		FROM open o GROUP BY o.cause
+	)
+	SELECT ledger.report_table(ARRAY['Cause', 'Open', 'Users', 'Sum of differences', 'First seen', 'Last seen', 'Columns'],
+		ARRAY['short', 'number', 'number', 'number', 'time', 'time', 'text'],
+		(SELECT array_agg(ARRAY[replace(c.cause, '_', ' '), ledger.report_number(c.n), CASE WHEN c.is_all THEN 'all' ELSE ledger.report_number(c.users) END,
+			CASE WHEN shows_users THEN ledger.report_amount(c.amount) ELSE 'hidden' END, ledger.report_time(c.first_seen), ledger.report_time(c.last_seen),
+			c.columns] ORDER BY c.n DESC, c.cause) FROM cause c), 'None.')
+$$;
+REVOKE ALL ON FUNCTION ledger.report_causes(boolean) FROM PUBLIC;
+COMMENT ON FUNCTION ledger.report_causes(boolean) IS 'Internal: open discrepancies by cause, the sums without signs.';
+
 /* What tells of one user, amounts and the text of errors too, only if it may be shown. */
 CREATE FUNCTION ledger.report_discrepancies(shows_users boolean, max_rows int) RETURNS text
 	LANGUAGE sql STABLE PARALLEL RESTRICTED SECURITY INVOKER
 	SET search_path = pg_catalog, pg_temp
 AS $$
-	WITH open AS (
-		SELECT count(*) AS n FROM ledger.discrepancy_rows d WHERE d.status = 'open'
+	WITH open AS MATERIALIZED (
+		SELECT d.*, COALESCE(d.ledger_value, 0) - COALESCE(d.legacy_value, 0) AS difference FROM ledger.open_discrepancies() d
 	), top AS (
-		SELECT d.*, row_number() OVER (ORDER BY abs(d.difference) DESC, d.id) AS place FROM ledger.discrepancies d
-		WHERE d.status = 'open' ORDER BY abs(d.difference) DESC, d.id LIMIT max_rows
+		SELECT o.*, row_number() OVER (ORDER BY abs(o.difference) DESC, o.id) AS place FROM open o ORDER BY abs(o.difference) DESC, o.id LIMIT max_rows
+	), number AS (
+		SELECT count(*) AS n FROM open
 	)
 	SELECT ledger.report_section('discrepancies', 'Open discrepancies',
-		NULLIF(concat_ws(' ', CASE WHEN o.n > max_rows THEN format('The %s largest of %s.', max_rows, ledger.report_number(o.n)) END,
-			CASE WHEN o.n > 0 AND NOT shows_users THEN 'Users in full and amounts are shown to a role that may read balances.' END,
-			CASE WHEN o.n > 0 THEN 'ledger.explain_discrepancy(user_id) tells why.' END), ''),
-		ledger.report_table(ARRAY['User', 'Column', 'Ledger', 'Legacy', 'Difference', 'Cause', 'Found by', 'Count', 'First seen', 'Last seen', 'Note'],
+		CASE WHEN n.n > 0 THEN concat_ws(' ', CASE WHEN NOT shows_users THEN 'Users in full and amounts are shown to a role that may read balances.' END,
+			'Each user and column once, as last seen; ledger.explain_discrepancy(user_id) tells why.') END,
+		ledger.report_causes(shows_users) || CASE WHEN n.n = 0 THEN '' ELSE
+		format(E'<h3>%s</h3>\n', CASE WHEN n.n > max_rows THEN format('The %s largest of %s', max_rows, ledger.report_number(n.n)) ELSE 'The largest first' END)
+		|| ledger.report_table(ARRAY['User', 'Column', 'Ledger', 'Legacy', 'Difference', 'Cause', 'Found by', 'Count', 'First seen', 'Last seen', 'Note'],
 			ARRAY['code', 'code', 'number', 'number', 'number', 'short', 'short', 'number', 'time', 'time', 'text'],
 			(SELECT array_agg(ARRAY[ledger.report_user(t.user_id, shows_users), t.legacy_column,
 					CASE WHEN shows_users THEN COALESCE(ledger.report_amount(t.ledger_value), 'missing') ELSE 'hidden' END,
 					CASE WHEN shows_users THEN COALESCE(ledger.report_amount(t.legacy_value), 'missing') ELSE 'hidden' END,
 					CASE WHEN shows_users THEN ledger.report_amount(t.difference) ELSE 'hidden' END, replace(t.cause, '_', ' '), t.source,
 					ledger.report_number(t.count), ledger.report_time(t.first_seen), ledger.report_time(t.last_seen),
-					CASE WHEN shows_users THEN t.note END] ORDER BY t.place)
-				FROM top t), 'None.'))
-	FROM open o
+					CASE WHEN shows_users THEN concat_ws(': ', t.error_code, t.note) END] ORDER BY t.place)
+				FROM top t), 'None.') END)
+	FROM number n
 $$;
 REVOKE ALL ON FUNCTION ledger.report_discrepancies(boolean, int) FROM PUBLIC;
 COMMENT ON FUNCTION ledger.report_discrepancies(boolean, int) IS 'Internal: part of the page.';
+
+/* Captured writes may be many: of the newest ones, by the primary key. A statement holds users and amounts. */
+CREATE FUNCTION ledger.report_writers(shows_users boolean, max_rows int, max_writes int) RETURNS text
+	LANGUAGE sql STABLE PARALLEL RESTRICTED SECURITY INVOKER
+	SET search_path = pg_catalog, pg_temp
+AS $$
+	WITH newest AS (
+		SELECT w.id, w.acting_role, w.application_name, w.kind, w.at FROM ledger.legacy_writes w ORDER BY w.id DESC LIMIT max_writes
+	), writer AS MATERIALIZED (
+		SELECT n.acting_role AS role, n.application_name, count(*) AS count, string_agg(DISTINCT replace(n.kind, '_', ' '), ', ') AS kinds,
+			max(n.at) AS last_seen, max(n.id) AS last_id
+		FROM newest n WHERE n.kind <> 'mirror_side_effect' GROUP BY n.acting_role, n.application_name
+	), top AS (
+		SELECT w.*, regexp_replace(btrim(l.statement), E'\\s+', ' ', 'g') AS statement
+		FROM (SELECT * FROM writer ORDER BY last_id DESC LIMIT max_rows) w JOIN ledger.legacy_writes l ON l.id = w.last_id
+	)
+	SELECT ledger.report_section('writers', 'Who writes past the ledger',
+		NULLIF(concat_ws(' ', (SELECT format('The %s last seen of %s.', max_rows, ledger.report_number(count(*))) FROM writer HAVING count(*) > max_rows),
+			(SELECT format('Of the newest %s captured writes.', ledger.report_number(count(*))) FROM newest HAVING count(*) = max_writes)), ''),
+		ledger.report_table(ARRAY['Role', 'Application', 'Rows', 'Last seen', 'Kind', 'The last statement'], ARRAY['code', 'code', 'number', 'time', 'short', 'text'],
+			(SELECT array_agg(ARRAY[t.role, t.application_name, ledger.report_number(t.count), ledger.report_time(t.last_seen), t.kinds,
+				CASE WHEN shows_users THEN CASE WHEN length(t.statement) > 160 THEN left(t.statement, 160) || ' ...' ELSE t.statement END END] ORDER BY t.last_id DESC)
+				FROM top t), 'Nobody has.'))
+$$;
+REVOKE ALL ON FUNCTION ledger.report_writers(boolean, int, int) FROM PUBLIC;
+COMMENT ON FUNCTION ledger.report_writers(boolean, int, int) IS 'Internal: part of the page.';
 
 CREATE FUNCTION ledger.report_runs() RETURNS text
 	LANGUAGE sql STABLE PARALLEL RESTRICTED SECURITY INVOKER
@@ -375,7 +538,8 @@ AS $$
 			'Evidence waiting', CASE WHEN w.ring_size IS NOT NULL THEN format('%s of %s', ledger.report_number(w.ring_used), ledger.report_number(w.ring_size)) END,
 			'Findings stored', ledger.report_number(w.stored), 'Reservations expired', ledger.report_number(w.expired), 'Rows trimmed', ledger.report_number(w.trimmed),
 			'Unended transactions', ledger.report_number(w.pending), 'Losses of evidence', ledger.report_number(w.losses),
-			'Errors', ledger.report_number(w.errors), 'Last error', concat_ws(': ', ledger.report_time(w.last_error_at), CASE WHEN shows_users OR w.last_error IS NULL THEN w.last_error ELSE 'hidden' END)])
+			'Errors', ledger.report_number(w.errors), 'Last error', concat_ws(': ', ledger.report_time(w.last_error_at), CASE WHEN shows_users OR w.last_error IS NULL THEN w.last_error ELSE 'hidden' END)],
+			CASE WHEN w.losses > 0 THEN ARRAY['Losses of evidence'] ELSE '{}' END)
 		|| CASE WHEN EXISTS (SELECT FROM ledger.stat_worker s WHERE s.runs > 0) THEN
 			ledger.report_table(ARRAY['Task', 'Slices', 'Failures', 'Time, ms', 'Mean, ms'], ARRAY['short', 'number', 'number', 'number', 'number'],
 				(SELECT array_agg(ARRAY[s.task, ledger.report_number(s.runs), ledger.report_number(s.failures), ledger.report_ms(s.total_ms),
@@ -474,7 +638,7 @@ AS $$
 		SELECT sum(b.count) AS n, min(b.start) AS since, min(b.width) AS width, bool_or(b.is_cut) AS is_cut FROM bin b
 	)
 	SELECT ledger.report_section('postings', 'Transactions over time',
-		CASE WHEN f.n > 0 THEN format('%s transactions in bars of %s, %s.', ledger.report_number(f.n),
+		CASE WHEN f.n > 0 THEN format('%s in bars of %s, %s.', ledger.report_count(f.n, 'transaction'),
 			CASE f.width WHEN '1 second' THEN 'a second' WHEN '10 seconds' THEN '10 seconds' WHEN '1 minute' THEN 'a minute' WHEN '10 minutes' THEN '10 minutes'
 				WHEN '1 hour' THEN 'an hour' ELSE '6 hours' END,
 			CASE WHEN f.is_cut THEN format('since %s: of the newest %s postings, older ones are not counted', ledger.report_time(f.since), ledger.report_number(max_rows))
@@ -482,7 +646,7 @@ AS $$
 		CASE WHEN f.n > 0 THEN
 			ledger.report_chart((SELECT array_agg(b.start ORDER BY b.start) FROM bar b), (SELECT array_agg(b.count ORDER BY b.start) FROM bar b), f.width, statement_timestamp())
 			|| ledger.report_table(ARRAY['Type', 'Transactions', 'Share, %'], ARRAY['short', 'number', 'number'],
-				(SELECT array_agg(ARRAY[t.type, ledger.report_number(t.count), trunc(100 * t.count / f.n, 1)::text] ORDER BY t.count DESC, t.type)
+				(SELECT array_agg(ARRAY[t.type, ledger.report_number(t.count), round(100 * t.count / f.n, 1)::text] ORDER BY t.count DESC, t.type)
 					FROM (SELECT b.type, sum(b.count) AS count FROM bin b GROUP BY b.type ORDER BY 2 DESC, 1 LIMIT 12) t), 'None.')
 		ELSE E'<p class="empty">No transaction in the last 14 days.</p>\n' END)
 	FROM found f
@@ -542,7 +706,10 @@ AS $$
 			'No balance has been read since the counters were reset.')
 		|| (SELECT ledger.report_facts(ARRAY['Compared', ledger.report_number(c.compares), 'Matches', ledger.report_number(c.matches),
 				'Mismatches', ledger.report_number(c.mismatches), 'Pending', ledger.report_number(c.pending), 'Legacy rows written', ledger.report_number(c.mirror_ok),
-				'Legacy writes failed', ledger.report_number(c.mirror_failed), 'Writes past the capture', ledger.report_number(c.bypasses)])
+				'Legacy writes failed', ledger.report_number(c.mirror_failed), 'Writes past the capture', ledger.report_number(c.bypasses),
+				'Users proved at commit', ledger.report_number(c.proofs), 'Proofs failed', ledger.report_number(c.proofs_failed)],
+				ARRAY(SELECT f.name FROM (VALUES ('Mismatches', c.mismatches), ('Legacy writes failed', c.mirror_failed), ('Writes past the capture', c.bypasses),
+					('Proofs failed', c.proofs_failed)) AS f (name, n) WHERE f.n > 0))
 			FROM ledger.stat_shadow c))
 	FROM scale s
 $$;
@@ -597,6 +764,7 @@ dl div{min-width:0}
 dt{font-size:13px;color:var(--soft)}
 dd{margin:0;overflow-wrap:anywhere;font-variant-numeric:tabular-nums;unicode-bidi:isolate}
 .steps-to{grid-template-columns:repeat(auto-fit,minmax(280px,1fr))}
+.steps-to p{margin-bottom:2px}
 .scroll{overflow-x:auto}
 table{border-collapse:collapse;width:100%;font-size:14px}
 .small{max-width:640px}
@@ -609,6 +777,7 @@ td.text{overflow-wrap:break-word}
 th.number,td.number{text-align:right}
 td.number,td.short,td.code,td.time span{white-space:nowrap}
 .blank{color:var(--soft)}
+wbr{display:none}
 svg rect{fill:var(--bar)}
 svg rect:hover{fill:var(--text)}
 .histogram{display:block;width:150px;height:22px}
@@ -638,11 +807,13 @@ table:not(.small) tr{display:grid;grid-template-columns:repeat(auto-fill,minmax(
 table:not(.small) tr:first-child{padding-top:0}
 table:not(.small) tr:last-child{border-bottom:0;padding-bottom:0}
 td,td.code,td.number,td.short{white-space:normal;overflow-wrap:anywhere;min-width:0}
+.small td{overflow-wrap:break-word}
 table:not(.small) td{border:0;padding:0;text-align:left}
 table:not(.small) :is(td:first-child,td.text){grid-column:1/-1}
 table:not(.small) td.blank{display:none}
 table:not(.small) td::before{content:attr(data-label);display:block;color:var(--soft);font-size:12px;line-height:1.3}
 td[data-label=""]::before{display:none!important}
+wbr{display:inline}
 .chart svg{height:130px}
 }
 @media print{body{background:none}section,.tile{break-inside:avoid}}
@@ -677,8 +848,9 @@ BEGIN
 		E'<meta http-equiv="Content-Security-Policy" content="default-src ''none''; style-src ''unsafe-inline''"/>\n',
 		E'<meta name="viewport" content="width=device-width, initial-scale=1"/>\n<meta name="color-scheme" content="light dark"/>\n',
 		format(E'<title>ledger: %s</title>\n<style>%s</style>\n</head>\n<body>\n', ledger.report_text(current_database()), ledger.report_style()),
-		ledger.report_head(), E'<main>\n', ledger.report_tiles(gates), ledger.report_alerts(), ledger.report_state(), ledger.report_gates(gates),
-		ledger.report_discrepancies(report_page.shows_users, 50), ledger.report_runs(), ledger.report_suspense(report_page.shows_users, 20),
+		ledger.report_head(), E'<main>\n', ledger.report_tiles(gates), ledger.report_alerts(), ledger.report_state(),
+		ledger.report_writers(report_page.shows_users, 10, 100000), ledger.report_discrepancies(report_page.shows_users, 20),
+		ledger.report_gates(gates), ledger.report_runs(), ledger.report_suspense(report_page.shows_users, 20),
 		ledger.report_postings(100000), ledger.report_operations(), ledger.report_reads(), ledger.report_worker(report_page.shows_users),
 		E'<footer>All times are UTC. ledger.report_html() made this page; it holds no script and loads nothing.</footer>\n</main>\n</body>\n</html>');
 END
@@ -689,4 +861,4 @@ COMMENT ON FUNCTION ledger.report_page(boolean) IS 'Internal: the page of report
 CREATE FUNCTION ledger.report_html() RETURNS text
 	AS 'MODULE_PATHNAME', 'ledger_report_html' LANGUAGE C STABLE PARALLEL RESTRICTED SECURITY INVOKER;
 REVOKE ALL ON FUNCTION ledger.report_html() FROM PUBLIC;
-COMMENT ON FUNCTION ledger.report_html() IS 'One HTML page that needs nothing else: alerts that fire, state of the migration, gates, open discrepancies, reconciliations, suspense, worker, transactions over time, latency. Users in full and their amounts only for a role that may read balances. Writes nothing; works on a standby.';
+COMMENT ON FUNCTION ledger.report_html() IS 'One HTML page that needs nothing else: alerts that fire, state of the migration, who writes past the ledger, open discrepancies by cause, gates, reconciliations, suspense, worker, transactions over time, latency. Users in full and their amounts only for a role that may read balances. Writes nothing; works on a standby.';

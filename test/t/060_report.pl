@@ -43,15 +43,17 @@ sub whole
 	my @sections = $page =~ /<section id="(\w+)">/g;
 
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
-	is("$parsed @sections", '1 state gates discrepancies reconciliations suspense postings operations reads worker', $name);
+	is("$parsed @sections", '1 alerts state writers discrepancies gates reconciliations suspense postings operations reads worker', $name);
 }
 
 my $page = page($node);
 whole($page, 'the page is whole');
 like($page, qr/<td class="number" data-label="Calls"><span>60<\/span>/, 'it counts what was called');
 like($page, qr/<div class="tile good"><h2>Worker<\/h2><p class="value">runs</, 'and sees the worker');
-like($page, qr/The 50 largest of \d+\./, 'no more than 50 discrepancies are shown');
-is(scalar(() = $page =~ /<td class="code" data-label="User">/g), 50, 'all of them full');
+like($page, qr/<div class="tile good"><h2>Writes that did not fail<\/h2><p class="value">100 %<.*none of 61 failed within 5 minutes/, 'what did not fail is the gauge\'s');
+like($page, qr/The 20 largest of \d+</, 'no more than 20 discrepancies are shown');
+is(scalar(() = $page =~ /<td class="code" data-label="User">/g), 20, 'all of them full');
+like($page, qr/data-label="Role"><span>postgres<.*data-label="The last statement"><span>UPDATE public\.balances SET/, 'and who wrote');
 
 # ---- a browser ----------------------------------------------------------------------
 
@@ -103,7 +105,8 @@ $node->wait_for_catchup($standby, 'replay', $node->lsn('insert'));
 $page = page($standby);
 whole($page, 'a standby makes the page too');
 like($page, qr/PostgreSQL [\d.]+, a standby</, 'and says that it is one');
-like($page, qr/<span class="badge warn"><i>!<\/i>/, 'its worker is not missed');
+like($page, qr/<div class="tile warn"><h2>Worker<\/h2><p class="value">on the primary</, 'its worker is not missed');
+like($page, qr/<p class="value">none<.*no writes counted/, 'it has no writes of its own');
 $standby->stop;
 
 $node->append_conf('postgresql.conf', "shared_preload_libraries = ''\n");
@@ -112,5 +115,7 @@ $db = connection($node);
 $page = page($node);
 whole($page, 'so does a server without the library preloaded');
 like($page, qr/The library is not preloaded, or/, 'and says so');
+like($page, qr/<div class="tile bad"><h2>Worker<\/h2><p class="value">does not run</, 'a legacy table is attached: the worker is missed');
+like($page, qr/<div class="tile plain"><h2>Writes that did not fail<\/h2><p class="value">none<.*no writes counted/, 'no writes are no success');
 $node->stop;
 done_testing();
