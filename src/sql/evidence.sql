@@ -21,7 +21,7 @@ CREATE TABLE ledger.evidence_losses (
 	last_at timestamptz NOT NULL,
 	note text
 ) USING heap;
-COMMENT ON TABLE ledger.evidence_losses IS 'Evidence that was lost: for want of room, or because the server ended without a clean stop.';
+COMMENT ON TABLE ledger.evidence_losses IS 'Evidence that was lost: for want of room, or because the server ended without having kept it.';
 COMMENT ON COLUMN ledger.evidence_losses.kind IS 'overflow: the ring was full; crash: the ring is not the one that the worker knew, after a crash, a failover or a restore, or while ledger.databases did not name the database.';
 COMMENT ON COLUMN ledger.evidence_losses.count IS 'How many findings; NULL: nobody knows, perhaps none.';
 

@@ -159,8 +159,16 @@ $node->start;
 ok(comes_true('SELECT count(*) = 1 FROM ledger.discrepancies WHERE status = \'open\''), 'is kept over a clean stop');
 is(query($losses), '', 'and so nothing is lost');
 
+# all others have gone when the postmaster writes it, however they were told to
+$holder = hold_evidence();
+$node->stop('immediate');
+eval { $holder->disconnect };
+$node->start;
+ok(comes_true('SELECT count = 2 FROM ledger.discrepancies WHERE status = \'open\''), 'and over an immediate one');
+is(query($losses), '', 'which is no crash');
+
 kill 'TERM', worker();
-ok(comes_true(sprintf $status, 'running AND starts = 4'), 'a worker that is terminated is started again');
+ok(comes_true(sprintf $status, 'running AND starts = 5'), 'a worker that is terminated is started again');
 is(query($losses), '', 'and nothing is lost');
 
 # One that is killed takes the shared memory with it, as any backend.
@@ -184,7 +192,7 @@ foreach my $whom ('worker', 'backend', 'postmaster')
 	is(losses(), $before + 1, 'what was in the ring is stored as a loss');
 }
 is(query("$losses WHERE note LIKE 'the ring of the worker started at %'"), 'crash unknown, crash unknown, crash unknown', 'of unknown size');
-is(query("SELECT count FROM ledger.discrepancies WHERE status = 'open'"), '1', 'it is not there');
+is(query("SELECT count FROM ledger.discrepancies WHERE status = 'open'"), '2', 'it is not there');
 
 query("SELECT ledger.repair(dry_run => false, reason => 'x')");
 ledger_ok($node, 'the ledger holds');
