@@ -230,6 +230,46 @@ query("SELECT * FROM ledger.repair(dry_run => false, reason => 'a test')");
 follow($case, qr/^CALL/);
 is(query((statements($case, qr/FROM ledger\.discrepancies/))[-1]), '0', "$case: it is over");
 
+# ---- writes went past the capture -----------------------------------------------------------------
+
+$case = 'Writes went past the capture';
+query(join ';', statements($case, qr/replication_role|^UPDATE.*'$ada'/));
+is(query((statements($case, qr/ledger\.verify/))[0]), '', "$case: the triggers are there");
+query(join ';', statements($case, qr/^ALTER TABLE|^UPDATE.*'$grace'/));
+like(query((statements($case, qr/ledger\.verify/))[0]), qr/^capture_triggers\|/, "$case: one is not");
+like(query((statements($case, qr/kind = 'bypass'/))[0]), qr/^postgres\|.*pending_deposits \+ 7.*\|1$/s, "$case: who came in the replica role");
+is(query(q{SELECT string_agg(alert, ' ') FROM ledger.alerts WHERE firing AND alert IN ('LedgerBypass', 'LedgerCaptureMissing')}),
+	'LedgerCaptureMissing LedgerBypass', "$case: the alerts");
+like(follow($case, qr/ledger\.rearm/), qr/\|ledger_capture\|enabled$/, "$case: it is put back");
+like(follow($case, qr/^CALL/), qr/\|2$/, "$case: a run finds what was written");
+follow($case, qr/ledger\.repair/);
+is(query((statements($case, qr/ledger\.verify/))[0]), '', "$case: it is over");
+agrees($case);
+
+# ---- the reconciliation is overdue ------------------------------------------------------------------
+
+$case = 'The reconciliation is overdue';
+{
+	my ($runs, $progress) = statements($case, qr/^SELECT/);
+	my $fires = q{SELECT firing FROM ledger.alerts WHERE alert = 'LedgerReconciliationOverdue'};
+
+	query(q{SELECT ledger.set_test_clock('25 hours', 'a test')});
+	is(query($fires), 't', "$case: seen");
+	like(query($runs), qr/^full\|finished\|\d+\|t$/m, "$case: there were runs");
+	like(query($progress), qr/^full\|finished\|/, "$case: and what became of the last");
+	follow($case, qr/^CALL/);
+	is(query($fires), 'f', "$case: it is over");
+	query(q{SELECT ledger.set_test_clock(NULL, 'a test')});
+}
+
+# ---- metrics are missing ----------------------------------------------------------------------------
+
+$case = 'Metrics are missing';
+query('CREATE ROLE prometheus LOGIN');
+is(query((statements($case, qr/pg_has_role/))[0]), 'prometheus|t|f|f', "$case: the role may not ask");
+is(query(join ';', (statements($case, qr/^(GRANT|SET|SELECT value)/))), '1', "$case: now it may");
+is(query((statements($case, qr/pg_has_role/))[0]), 'prometheus|t|t|t', "$case: it is over");
+
 # ---- the legacy table was dropped or lost ------------------------------------------------------
 
 $case = 'The legacy table was dropped or lost';
