@@ -1,5 +1,5 @@
 # monitoring/ledger-dashboard.json: every query names metrics and labels that
-# ledger.metrics() has, and every panel can be seen.
+# ledger.metrics() has, every panel can be seen, and every alert has a tile.
 
 use strict;
 use warnings;
@@ -25,9 +25,18 @@ foreach (split /\n/, $node->safe_psql('postgres', q{SELECT m.metric, l.key, l.va
 	my ($metric, $label, $value) = split /\|/;
 	$labels{$metric}{$label} = $values{$metric}{"$label=$value"} = 1 if ($label // '') ne '';
 	$labels{$metric}{$_} = 1 foreach qw(instance job);
+	$values{$metric}{'job=ledger'} = 1;
 }
 
-my %words = map { $_ => 1 } qw(sum min max count rate increase min_over_time histogram_quantile by without ignoring and or on);
+# What others measure, and may be asked for all instances.
+my %others = (
+	up => [],
+	pg_exporter_last_scrape_error => [],
+	node_textfile_mtime_seconds => ['file'],
+	ALERTS => [qw(alertname alertstate severity)],
+);
+my %words = map { $_ => 1 }
+	qw(sum min max count rate increase min_over_time clamp_min histogram_quantile absent vector time by without ignoring and or unless on offset);
 my $dashboard = decode_json(slurp_file('monitoring/ledger-dashboard.json'));
 my (@problems, %used, %ids, %places);
 
@@ -37,9 +46,16 @@ sub problems_of
 	my ($expr) = @_;
 	my (@found, %has);
 
-	while ($expr =~ /\b([a-z_][a-z0-9_:]*)\s*\{([^}]*)\}/g)
+	while ($expr =~ /\b([A-Za-z_][A-Za-z0-9_:]*)\s*\{([^}]*)\}/g)
 	{
 		my ($metric, $selector) = ($1, $2);
+		if ($others{$metric})
+		{
+			my %known = map { $_ => 1 } qw(instance job), @{ $others{$metric} };
+			$has{$_} = 1 foreach keys %known;
+			push @found, map { "$metric has no label $_" } grep { !$known{$_} } $selector =~ /(\w+)\s*(?:=~|!=|=)/g;
+			next;
+		}
 		if (!$labels{$metric})
 		{
 			push @found, "no metric $metric";
@@ -47,7 +63,7 @@ sub problems_of
 		}
 		$used{$metric} = 1;
 		$has{$_} = 1 foreach keys %{ $labels{$metric} };
-		push @found, "$metric of every instance" if $selector !~ /instance=~"\$instance"/;
+		push @found, "$metric of every instance" if $selector !~ /instance=~"\$instance"|^job="ledger"$/;
 		while ($selector =~ /(\w+)\s*(=~|!=|=)\s*"([^"]*)"/g)
 		{
 			push @found, "$metric has no label $1" if !$labels{$metric}{$1};
@@ -55,12 +71,12 @@ sub problems_of
 		}
 	}
 	push @found, 'no metric' if !%has;
-	while ($expr =~ /\b(?:by|without|ignoring)\s*\(([^)]*)\)/g)
+	while ($expr =~ /\b(?:by|without|ignoring|on)\s*\(([^)]*)\)/g)
 	{
 		push @found, map { "no label $_" } grep { !$has{$_} } split /\s*,\s*/, $1;
 	}
-	my $rest = $expr =~ s/\{[^}]*\}//gr =~ s/\b(?:by|without|ignoring)\s*\([^)]*\)//gr =~ s/\[[^\]]*\]//gr;
-	push @found, map { "what is $_?" } grep { !$words{$_} && !$labels{$_} } $rest =~ /\b([a-z_][a-z0-9_:]*)\b/g;
+	my $rest = $expr =~ s/\{[^}]*\}//gr =~ s/\b(?:by|without|ignoring|on)\s*\([^)]*\)//gr =~ s/\[[^\]]*\]//gr;
+	push @found, map { "what is $_?" } grep { !$words{$_} && !$labels{$_} && !$others{$_} } $rest =~ /\b([A-Za-z_][A-Za-z0-9_:]*)\b/g;
 	return (\%has, @found);
 }
 
@@ -88,7 +104,8 @@ foreach my $panel (@{ $dashboard->{panels} })
 is(join("\n", @problems), '', 'every query asks for what there is');
 ok($labels{ $dashboard->{templating}{list}[1]{query}{query} =~ /label_values\((\w+), instance\)/ ? $1 : '' }, 'so does the list of instances');
 foreach my $wrong ('ledger_no_such{instance=~"$instance"}', 'rate(ledger_operations_total{instance=~"$instance", outcome="lost"}[5m])', 'ledger_worker_running',
-	'sum by (mapping) (ledger_strict_mode{instance=~"$instance"})', 'quantile(ledger_strict_mode{instance=~"$instance"})')
+	'sum by (mapping) (ledger_strict_mode{instance=~"$instance"})', 'quantile(ledger_strict_mode{instance=~"$instance"})',
+	'up{job="ledger"} unless on (mapping) ledger_extension_info{job="ledger"}', 'down{job="ledger"}', 'up{servant="ledger"}')
 {
 	my (undef, @found) = problems_of($wrong);
 	isnt("@found", '', "found wrong: $wrong");
@@ -98,10 +115,32 @@ foreach my $wrong ('ledger_no_such{instance=~"$instance"}', 'rate(ledger_operati
 is(join(' ', grep { !$used{$_} } qw(ledger_shadow_discrepancy_count balance_query_duration_ms_bucket ledger_write_success_rate shadow_mode_write_lag_ms_bucket)),
 	'', 'the four that the product named are shown');
 
+# Each alert has a tile in the first rows, in which red begins at its threshold: above a whole number at the next.
+my @tiles;
+foreach my $panel (@{ $dashboard->{panels} })
+{
+	last if $panel->{type} eq 'row' && @tiles;
+	push @tiles, $panel if $panel->{type} eq 'stat';
+}
+sub tile_problem
+{
+	my ($alert, $threshold) = @_;
+	my ($tile) = grep { $_->{description} =~ /\b$alert\b/ } @tiles or return "no tile for $alert";
+	return '' if !defined $threshold;
+	my @steps = @{ $tile->{fieldConfig}{defaults}{thresholds}{steps} };
+	my ($at) = $steps[0]{color} eq 'red' ? $steps[1]{value} : map { $_->{value} } grep { $_->{color} eq 'red' } @steps;
+	return $at >= $threshold && $at - $threshold <= 1 ? '' : "the tile for $alert is red from $at";
+}
+my %thresholds = map { split /\|/ } split /\n/, $node->safe_psql('postgres', 'SELECT alert, threshold FROM ledger.alerts');
+my @alerts = slurp_file('monitoring/ledger.rules.yml') =~ /^ *- alert: (\w+)$/mg;
+is(join(' ', grep { !exists $thresholds{$_} } @alerts), 'LedgerScrapeAbsent LedgerTextfileStale', 'Prometheus has two alerts more');
+is(join("\n", grep { $_ } map { tile_problem($_, $thresholds{$_}) } @alerts), '', 'each alert has a tile');
+isnt(tile_problem('LedgerBypass', 7), '', 'found wrong: a threshold');
+
 # Prometheus can parse each.
 SKIP:
 {
-	my ($promtool) = grep { -x } map { "$_/promtool" } split /:/, $ENV{PATH};
+	my ($promtool) = grep { -x } map { "$_/promtool" } "$ENV{SANDBOX}/debian/usr/bin", split /:/, $ENV{PATH};
 	skip 'no promtool is installed', 1 if !defined $promtool;
 	my $n = 0;
 	my @rules = map { { record => 'r' . $n++, expr => $_->{expr} =~ s/\$__rate_interval/1m/gr } } map { @{ $_->{targets} // [] } } @{ $dashboard->{panels} };
