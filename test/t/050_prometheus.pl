@@ -170,11 +170,12 @@ sub becomes
 	return wait_until(30, sub { join(' ', values_of($expression)) eq $value });
 }
 
-# The alerts that fire, there and here.
+# The alerts that fire, there and here; or are in another state.
 sub firing
 {
+	my ($state) = @_;
 	my $answer = get("http://$prometheus/api/v1/alerts") // return 'no answer';
-	return join ' ', sort map { $_->{labels}{alertname} } grep { $_->{state} eq 'firing' } @{ decode_json($answer)->{data}{alerts} };
+	return join ' ', sort map { $_->{labels}{alertname} } grep { $_->{state} eq ($state // 'firing') } @{ decode_json($answer)->{data}{alerts} };
 }
 
 sub fire
@@ -232,7 +233,19 @@ is(query("SELECT sum(count) FROM ledger.discrepancy_changes WHERE legacy_column 
 is(query('SELECT errors FROM ledger.worker_status'), '0', 'without an error');
 is(($node->psql('postgres', 'DELETE FROM ledger.discrepancy_changes'))[0], 3, 'which nobody else may');
 
-end($_) foreach 'prometheus', 'prometheus-postgres-exporter';
+# ---- not measured -------------------------------------------------------------------------
+
+is(firing('pending'), '', 'all is measured');
+query('REVOKE pg_monitor FROM watcher');
+ok(wait_until(20, sub { firing('pending') eq 'LedgerScrapeAbsent' }), 'a role that may not ask any more');
+is(join(' ', values_of('up{job="ledger"} * pg_exporter_last_scrape_error')), '1', 'though the exporter answers');
+ok(becomes('count({__name__=~"ledger_.+"})', ''), 'without one metric of the ledger');
+query('GRANT pg_monitor TO watcher');
+ok(wait_until(20, sub { firing('pending') eq '' }), 'until it may');
+end('prometheus-postgres-exporter');
+ok(wait_until(20, sub { firing('pending') eq 'LedgerScrapeAbsent' }), 'an exporter that is gone');
+
+end('prometheus');
 ok(!defined get("http://$prometheus/-/ready") && !defined get("http://$exporter/metrics"), 'both have ended');
 query("SELECT ledger.repair(dry_run => false, reason => 'a test')");
 ledger_ok($node, 'the ledger holds');

@@ -1,5 +1,6 @@
 # monitoring/ledger-dashboard.json: every query names metrics and labels that
-# ledger.metrics() has, every panel can be seen, and every alert has a tile.
+# ledger.metrics() has, every panel can be seen, and every alert has a tile,
+# and a case of the runbook.
 
 use strict;
 use warnings;
@@ -136,6 +137,13 @@ my @alerts = slurp_file('monitoring/ledger.rules.yml') =~ /^ *- alert: (\w+)$/mg
 is(join(' ', grep { !exists $thresholds{$_} } @alerts), 'LedgerScrapeAbsent LedgerTextfileStale', 'Prometheus has two alerts more');
 is(join("\n", grep { $_ } map { tile_problem($_, $thresholds{$_}) } @alerts), '', 'each alert has a tile');
 isnt(tile_problem('LedgerBypass', 7), '', 'found wrong: a threshold');
+
+# Each alert names a case that the runbook has, as docs/monitoring.md does.
+my %cases = map { '#' . lc($_) =~ s/[^a-z0-9 -]//gr =~ tr/ /-/r => 1 } slurp_file('docs/runbook.md') =~ /^# (.+)$/mg;
+my %links = slurp_file('docs/monitoring.md') =~ /^\| `(Ledger\w+)` .*\(runbook\.md(#[\w-]+)\) \|$/mg;
+my %named = slurp_file('monitoring/ledger.rules.yml') =~ /- alert: (\w+)\n(?:(?! *- alert:).*\n)*? *runbook: docs\/runbook\.md(#[\w-]+)$/mg;
+is_deeply([ map { "$_ $named{$_}" } sort keys %named ], [ map { "$_ $links{$_}" } sort @alerts ], 'each alert has the same case there');
+is(join(' ', grep { !$cases{$_} } values %named), '', 'which the runbook has');
 
 # Prometheus can parse each.
 SKIP:
