@@ -98,6 +98,7 @@ INSERT INTO ledger.discrepancy_rows (mapping_id, user_id, legacy_column, cause, 
 	FROM (VALUES (:carol::uuid, 'mismatch', 1, 3, '2 hours'::interval), (:carol, 'not_captured', 1, 4.5, '1 hour'), (:carol, 'refused_write', NULL, NULL, '1 minute'),
 		(:alice, 'refused_write', NULL, NULL, '1 minute'), (NULL, 'refused_write', NULL, NULL, '1 minute')) AS d (u, cause, ledger_value, legacy_value, ago);
 SELECT * FROM open;
+SELECT substring(observed FROM '^\d+ open') FROM ledger.readiness() WHERE gate = 'no_discrepancy';
 SELECT max(value) BETWEEN 7200 AND 7260 AS oldest FROM m WHERE metric = 'ledger_discrepancy_oldest_open_seconds';
 ROLLBACK;
 

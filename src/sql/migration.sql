@@ -160,8 +160,8 @@ AS $$
 	WITH now AS (
 		SELECT ledger.clock() AS now, l.* FROM ledger.gate_limits() l
 	), found AS (
-		SELECT count(*) FILTER (WHERE d.status = 'open') AS open, count(*) FILTER (WHERE d.last_seen > n.now - n.quiet) AS recent,
-			max(d.last_seen) AS last_seen
+		SELECT (SELECT count(*) FROM ledger.open_discrepancies()) AS open,
+			count(*) FILTER (WHERE d.last_seen > n.now - n.quiet) AS recent, max(d.last_seen) AS last_seen
 		FROM now n LEFT JOIN ledger.discrepancy_rows d ON true
 	), run AS (
 		SELECT r.* FROM ledger.last_run(true) r WHERE r.id IS NOT NULL
