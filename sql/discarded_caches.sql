@@ -54,6 +54,19 @@ RESET debug_discard_caches;
 SELECT * FROM wallets ORDER BY 1, 2;
 SELECT * FROM public.ledger_oracle();
 
+-- What is dropped in a transaction is not kept to its end.
+BEGIN;
+DO $$
+BEGIN
+	FOR i IN 1 .. 20 LOOP
+		PERFORM ledger.credit_user_usdc(ledger.integer_to_uuid(1), 1, 'deposit');
+		ANALYZE ledger.accounts, ledger.journal;
+	END LOOP;
+END
+$$;
+SELECT count(*) FROM pg_backend_memory_contexts WHERE name = 'ledger store' AND parent = 'TopTransactionContext';
+COMMIT;
+
 \set ECHO none
 \c contrib_regression
 DROP DATABASE :database;

@@ -448,7 +448,11 @@ ledger_legacy_tables(void)
 	LegacyCache *cache = legacy_cache;
 
 	for (int i = 0; legacy_cache == NULL && i < 3; i++)
+	{
+		if (cache)
+			MemoryContextDelete(cache->context);
 		cache = read_tables();
+	}
 	return cache->tables;
 }
 

@@ -8,10 +8,11 @@
  * writers in SQL; the callers assert them) and triggers (verify() names any
  * that somebody adds).
  *
- * Memory: a StoreCache lives per backend in a context of its own and is
- * dropped by the relcache callback. Nothing in it refers to a relation, a
- * buffer or a resource owner, so an abort has nothing to clean up. A Store,
- * its slots and open indexes live for one call in the caller's context.
+ * Memory: a StoreCache lives per backend in a context of its own, is dropped by
+ * the relcache callback and freed with the last Store that uses it. Nothing in
+ * it refers to a relation, a buffer or a resource owner, so an abort has nothing
+ * to clean up. A Store, its slots and open indexes live for one call in the
+ * caller's context.
  *
  * Locks: a table and those of its indexes that a call needs are locked in the
  * mode asked for, to the end of the transaction.
@@ -62,8 +63,9 @@ drop_cache(StoreSpec *spec)
 	StoreCache *cache = spec->cache;
 
 	spec->cache = NULL;
-	/* an open Store may still use it: it goes at the end of the transaction */
-	if (TopTransactionContext != NULL)
+	cache->dropped = true;
+	/* an open Store still uses it: it goes with that, or at the end of the transaction */
+	if (cache->users > 0 && TopTransactionContext != NULL)
 		MemoryContextSetParent(cache->context, TopTransactionContext);
 	else
 		MemoryContextDelete(cache->context);
@@ -200,6 +202,7 @@ know_spec(StoreSpec *spec)
 /*
  * What is invalidated while we read the catalogs is noticed, because the cache
  * is in place: it then serves this call, under the table's lock, but no other.
+ * The call is its first user.
  */
 static StoreCache *
 build_cache(StoreSpec *spec, Relation relation)
@@ -210,6 +213,7 @@ build_cache(StoreSpec *spec, Relation relation)
 	StoreCache *cache = palloc0(sizeof(StoreCache));
 
 	cache->context = context;
+	cache->users = 1;
 	cache->relid = RelationGetRelid(relation);
 	know_spec(spec);
 	spec->cache = cache;
@@ -251,7 +255,13 @@ ledger_store_open(StoreSpec *spec, LOCKMODE lockmode)
 	 */
 	while ((store->relation = try_table_open(ledger_store_oid(spec), lockmode)) == NULL)
 		CHECK_FOR_INTERRUPTS();
-	store->cache = spec->cache ? spec->cache : build_cache(spec, store->relation);
+	if (spec->cache)
+	{
+		store->cache = spec->cache;
+		store->cache->users++;
+	}
+	else
+		store->cache = build_cache(spec, store->relation);
 	store->read_slot = MakeSingleTupleTableSlot(store->cache->desc, &TTSOpsBufferHeapTuple);
 	return store;
 }
@@ -268,6 +278,8 @@ ledger_store_close(Store *store)
 			index_close(store->indexes[i], NoLock);
 	}
 	table_close(store->relation, NoLock);
+	if (--store->cache->users == 0 && store->cache->dropped)
+		MemoryContextDelete(store->cache->context);
 	pfree(store);
 }
 

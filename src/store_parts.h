@@ -19,6 +19,8 @@ typedef struct StoreIndex
 struct StoreCache
 {
 	MemoryContext context;
+	int			users;			/* open Stores; those that an error has left count for ever */
+	bool		dropped;		/* it is its spec's no more */
 	Oid			relid;
 	TupleDesc	desc;			/* a copy, not reference-counted */
 	AttrNumber	attnum[STORE_MAX_COLUMNS];	/* of the spec's columns */
