@@ -17,6 +17,9 @@ our @EXPORT = qw(wal wal_between instructions cpu size hot_updates);
 sub wal_between
 {
 	my ($from, $to) = @_;
+
+	# pg_waldump has nothing to tell of nothing
+	return (0, 0) if $from eq $to;
 	my $stats = `pg_waldump --stats -p "$ENV{PGDATA}/pg_wal" -s $from -e $to 2>/dev/null`;
 	my ($records, $bytes) = $stats =~ /^Total\s+(\d+)(?:\s+\[\S+\])?\s+(\d+)/m or die "no WAL statistics\n$stats\n";
 	return ($bytes, $records);
