@@ -64,7 +64,10 @@ BEGIN
 	END LOOP;
 END
 $$;
-SELECT count(*) FROM pg_backend_memory_contexts WHERE name = 'ledger store' AND parent = 'TopTransactionContext';
+-- PostgreSQL 18 has a path instead of the parent's name
+WITH context AS MATERIALIZED (SELECT to_jsonb(c) AS c FROM pg_backend_memory_contexts c)
+SELECT count(*) FROM context WHERE c ->> 'name' = 'ledger store' AND (c ->> 'parent' = 'TopTransactionContext'
+	OR c -> 'path' @> (SELECT jsonb_build_array(t.c -> 'path' -> -1) FROM context t WHERE t.c ->> 'name' = 'TopTransactionContext'));
 COMMIT;
 
 \set ECHO none
