@@ -110,6 +110,35 @@ SELECT * FROM firing;
 UPDATE ledger.evidence_losses SET last_at = ledger.clock() - interval '2 hours';
 UPDATE ledger.legacy_writes SET at = ledger.clock() - interval '2 hours';
 
+-- writes past the ledger, for an hour, unless they are posted or nothing is mirrored
+UPDATE ledger.legacy_writes SET at = at - interval '2 hours';
+UPDATE public.balances SET buying_power = buying_power + 5 WHERE user_id = :bob;
+SELECT alert, value, since = (SELECT max(at) FROM ledger.legacy_writes) AS since FROM ledger.alerts WHERE firing;
+UPDATE ledger.legacy_writes SET kind = 'posted' WHERE kind = 'outside' AND at > ledger.clock() - interval '5 minutes';
+SELECT * FROM firing;
+UPDATE ledger.legacy_writes SET kind = 'double_write', at = ledger.clock() - interval '59 minutes' WHERE kind = 'posted';
+SELECT is_firing('LedgerOutsideWrites');
+UPDATE ledger.legacy_writes SET at = ledger.clock() - interval '61 minutes' WHERE kind = 'double_write';
+SELECT is_firing('LedgerOutsideWrites');
+UPDATE ledger.legacy_writes SET at = ledger.clock() WHERE kind = 'double_write';
+BEGIN;
+SELECT shadow_mode FROM ledger.configure(shadow_mode => false);
+SELECT is_firing('LedgerOutsideWrites');
+ROLLBACK;
+UPDATE ledger.legacy_writes SET at = at - interval '2 hours';
+
+-- customers who cannot see their balance, for 5 minutes
+INSERT INTO ledger.discrepancy_rows (mapping_id, user_id, legacy_column, cause, source, ledger_value, legacy_value, first_seen, last_seen)
+	VALUES (1, :bob, 'buying_power', 'strict_failure', 'commit', 1, 6, ledger.clock() - interval '10 minutes', ledger.clock() - interval '299 seconds');
+SELECT is_firing('LedgerReadsRefused');
+UPDATE ledger.discrepancy_rows SET source = 'read' WHERE cause = 'strict_failure';
+SELECT alert, value FROM ledger.alerts WHERE firing;
+UPDATE ledger.discrepancy_rows SET last_seen = ledger.clock() - interval '301 seconds' WHERE cause = 'strict_failure';
+SELECT * FROM firing;
+UPDATE ledger.discrepancy_rows SET status = 'resolved', resolved_at = ledger.clock() WHERE status = 'open';
+UPDATE public.balances SET buying_power = buying_power - 5 WHERE user_id = :bob;
+UPDATE ledger.legacy_writes SET at = at - interval '2 hours';
+
 -- triggers that do not fire
 ALTER TABLE public.balances DISABLE TRIGGER ledger_capture;
 ALTER TABLE ledger.journal DISABLE TRIGGER guard;

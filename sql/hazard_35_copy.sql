@@ -57,6 +57,7 @@ UPDATE public.balances SET buying_power = buying_power + 1 WHERE user_id = :bob;
 SELECT * FROM written;
 SELECT gate, observed, hint FROM ledger.readiness() WHERE gate = 'no_copy';
 SELECT copy FROM ledger.worker_status;
+SELECT severity, firing, summary FROM ledger.alerts WHERE alert = 'LedgerCopy';
 SELECT check_name FROM ledger.verify() WHERE NOT passed;
 CALL ledger.cut_over(force => true, reason => 'it is a copy');
 SELECT shadow_mode FROM ledger.configure(shadow_mode => false, reason => 'no mirror in the copy');

@@ -95,12 +95,34 @@ BEGIN;
 UPDATE ledger.discrepancy_rows SET status = 'resolved', resolved_at = now() WHERE status = 'open';
 INSERT INTO ledger.discrepancy_rows (mapping_id, user_id, legacy_column, cause, source, ledger_value, legacy_value, first_seen, last_seen)
 	SELECT 1, u, 'buying_power', cause, 'run', ledger_value, legacy_value, now() - ago, now() - ago
-	FROM (VALUES (:carol::uuid, 'mismatch', 1, 3, '2 hours'::interval), (:carol, 'not_captured', 1, 4.5, '1 hour'), (:carol, 'refused_write', NULL, NULL, '1 minute'),
+	FROM (VALUES (:carol::uuid, 'not_captured', 1, 3, '2 hours'::interval), (:carol, 'mismatch', 1, 4.5, '1 hour'), (:carol, 'refused_write', NULL, NULL, '1 minute'),
 		(:alice, 'refused_write', NULL, NULL, '1 minute'), (NULL, 'refused_write', NULL, NULL, '1 minute')) AS d (u, cause, ledger_value, legacy_value, ago);
 SELECT * FROM open;
+-- it says what is known of the cause
+SELECT right(user_id::text, 1) AS who, cause, ledger_value, legacy_value FROM ledger.open_discrepancies() ORDER BY 1, 2;
 SELECT substring(observed FROM '^\d+ open') FROM ledger.readiness() WHERE gate = 'no_discrepancy';
 SELECT max(value) BETWEEN 7200 AND 7260 AS oldest FROM m WHERE metric = 'ledger_discrepancy_oldest_open_seconds';
 ROLLBACK;
+
+-- what changes nothing is no discrepancy: a refused write, one past the capture that agrees
+BEGIN;
+SELECT sum(count) AS before FROM ledger.discrepancy_changes \gset
+INSERT INTO ledger.discrepancy_rows (mapping_id, user_id, legacy_column, cause, source, ledger_value, legacy_value)
+	VALUES (1, gen_random_uuid(), 'buying_power', 'refused_write', 'capture', NULL, NULL), (1, gen_random_uuid(), 'buying_power', 'not_captured', 'run', 5, 5),
+		(1, gen_random_uuid(), 'buying_power', 'not_captured', 'run', 5, 6), (1, gen_random_uuid(), 'buying_power', 'missing_legacy', 'run', 0, NULL);
+SELECT sum(count) - :before AS counted FROM ledger.discrepancy_changes;
+ROLLBACK;
+
+-- reads that strict mode refuses, and no others
+SELECT ledger.stat_reset();
+UPDATE public.balances SET buying_power = buying_power + 1 WHERE user_id = :bob;
+SELECT strict_mode FROM ledger.configure(strict_mode => true);
+SELECT public.raises(format('SELECT ledger.get_balance(%L)', :bob)) LIKE 'LG003%' AS refused;
+SELECT strict_mode FROM ledger.configure(strict_mode => false);
+SELECT count(ledger.get_balance(:bob));
+SELECT value FROM m WHERE metric = 'ledger_reads_refused_total';
+UPDATE public.balances SET buying_power = buying_power - 1 WHERE user_id = :bob;
+SELECT value FROM m WHERE metric = 'ledger_outside_writes_hour';
 
 -- writes of others are counted, the mirror's are not
 SELECT ledger.stat_reset();

@@ -308,7 +308,10 @@ ledger_compare_report(const pg_uuid_t *user_id, const CompareColumn *columns, in
 	}
 	user = DatumGetCString(DirectFunctionCall1(uuid_out, UUIDPGetDatum(user_id)));
 	if (raise)
+	{
+		ledger_stats_shadow(STATS_READ_REFUSED);
 		raise_discrepancy(user, different, n);
+	}
 	warn(user, different, n);
 }
 

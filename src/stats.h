@@ -46,6 +46,7 @@ typedef enum StatsShadow
 	STATS_PROOF,				/* of one user, at commit */
 	STATS_PROOF_FAILED,
 	STATS_OUTSIDE,				/* a captured write, other than those */
+	STATS_READ_REFUSED,			/* by strict mode */
 	STATS_SHADOWS
 } StatsShadow;
 

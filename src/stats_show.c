@@ -162,7 +162,7 @@ ledger_stat_get_times(PG_FUNCTION_ARGS)
 
 /*
  * () → matches, mismatches, pending, mirror_ok, mirror_failed, bypasses, proofs, proofs_failed,
- * outside_writes, reset_at
+ * outside_writes, reads_refused, reset_at
  */
 Datum
 ledger_stat_get_shadow(PG_FUNCTION_ARGS)

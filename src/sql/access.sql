@@ -92,7 +92,7 @@ AS $$
 			'evidence_start', 'evidence_beat', 'evidence_lost', 'evidence_resolved', 'evidence_store',
 			'evidence_settle', 'evidence_trim', 'reconciliation_trim', 'worker_expire',
 			'read_timings_store', 'read_timings_trim',
-			'discrepancy_opened', 'discrepancy_changed', 'write_counts', 'write_success', 'samples_store', 'gates_store',
+			'discrepancy_opened', 'discrepancy_changed', 'discrepancy_counts', 'write_counts', 'write_success', 'samples_store', 'gates_store',
 			'open_discrepancies', 'report_text', 'report_number', 'report_amount', 'report_ms', 'report_time', 'report_user', 'report_table',
 			'report_section', 'report_badge', 'report_histogram', 'report_facts', 'report_changes', 'report_state', 'report_tiles', 'report_alerts',
 			'report_gates', 'report_discrepancies', 'report_runs', 'report_suspense', 'report_worker', 'report_bins', 'report_axis',

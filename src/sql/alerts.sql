@@ -7,7 +7,7 @@
 
 CREATE FUNCTION ledger.alert_states()
 	RETURNS TABLE (alert text, severity text, firing boolean, value float8, threshold float8, since timestamptz, summary text)
-	LANGUAGE sql VOLATILE PARALLEL RESTRICTED SECURITY DEFINER ROWS 10
+	LANGUAGE sql VOLATILE PARALLEL RESTRICTED SECURITY DEFINER ROWS 13
 	SET search_path = pg_catalog, pg_temp
 AS $$
 	WITH now AS (
@@ -34,12 +34,19 @@ AS $$
 	), bypasses AS (
 		SELECT count(*) AS n, min(w.at) AS since
 		FROM now n JOIN ledger.legacy_writes w ON w.kind = 'bypass' AND w.at > n.now - interval '1 hour'
+	), outside AS (
+		SELECT count(*) AS n, min(w.at) AS since
+		FROM now n JOIN ledger.legacy_writes w ON w.kind IN ('outside', 'double_write') AND w.at > n.now - interval '1 hour' AND w.at <= n.now
+	), refused AS (
+		SELECT count(*) AS n, min(d.first_seen) AS since
+		FROM now n JOIN ledger.discrepancy_rows d ON d.status = 'open' AND d.cause = 'strict_failure' AND d.source = 'read'
+			AND d.last_seen > n.now - interval '5 minutes'
 	), open AS (
 		SELECT min(d.first_seen) AS since, extract(epoch FROM n.now - min(d.first_seen)) AS age
 		FROM now n LEFT JOIN ledger.discrepancy_rows d ON d.status = 'open' GROUP BY n.now
 	)
 	SELECT a.alert, a.severity, COALESCE(a.firing, false), a.value::float8, a.threshold, CASE WHEN a.firing THEN a.since END, a.summary
-	FROM now n, changes c, ledger.write_success(interval '5 minutes') s, latency l, worker w, lost e, run r, disarmed d, bypasses b, open o,
+	FROM now n, changes c, ledger.write_success(interval '5 minutes') s, latency l, worker w, lost e, run r, disarmed d, bypasses b, outside x, refused f, open o,
 		LATERAL (VALUES
 		('LedgerDiscrepancies', 'critical', c.n > 10, c.n, 10::float8, c.since,
 			format('discrepancies that opened or changed within 5 minutes: %s', c.n)),
@@ -59,6 +66,12 @@ AS $$
 			format('the ledger''s own triggers that do not fire: %s', d.own)),
 		('LedgerBypass', 'high', b.n > 0, b.n, 0, b.since,
 			format('writes to legacy tables in the replica role within an hour: %s', b.n)),
+		('LedgerOutsideWrites', 'medium', n.shadow_mode AND x.n > 0, x.n, 0, x.since,
+			format('writes past the ledger within an hour that were not posted: %s', x.n)),
+		('LedgerReadsRefused', 'high', f.n > 0, f.n, 0, f.since,
+			format('balances that strict mode refused to show within 5 minutes: %s', f.n)),
+		('LedgerCopy', 'high', ledger.is_copy(), ledger.is_copy()::int, 0, NULL,
+			'this database is a copy, which posts nothing until resume()'),
 		('LedgerDiscrepancyOpen', 'medium', o.age > 3600, COALESCE(o.age, 0), 3600, o.since,
 			'seconds since the oldest open discrepancy was first seen')
 		) AS a (alert, severity, firing, value, threshold, since, summary)

@@ -137,14 +137,19 @@ COMMENT ON COLUMN ledger.discrepancies.outcome IS 'Of the transactions that saw 
 
 /*
  * Of several rows with the same money, one for each cause that it was met
- * under, the one last seen that has amounts.
+ * under, the one last seen that has amounts; with what says more than that
+ * both sides differ, if any does.
  */
 CREATE FUNCTION ledger.open_discrepancies() RETURNS SETOF ledger.discrepancy_rows
 	LANGUAGE sql STABLE PARALLEL SAFE SECURITY INVOKER
 	SET search_path = pg_catalog, pg_temp
 AS $$
-	(SELECT DISTINCT ON (d.user_id, d.mapping_id, d.legacy_column) d.*
+	(SELECT DISTINCT ON (d.user_id, d.mapping_id, d.legacy_column) d.id, d.mapping_id, d.user_id, d.legacy_column,
+		first_value(d.cause) OVER told, d.source, d.ledger_value, d.legacy_value, first_value(d.error_code) OVER told, first_value(d.note) OVER told,
+		d.first_seen, d.last_seen, d.count, d.none_count, d.in_progress_count, d.aborted_count, d.status, d.resolved_at
 	FROM ledger.discrepancy_rows d WHERE d.status = 'open' AND d.user_id IS NOT NULL
+	WINDOW told AS (PARTITION BY d.user_id, d.mapping_id, d.legacy_column
+		ORDER BY d.cause = 'refused_write', d.cause IN ('mismatch', 'strict_failure'), d.last_seen DESC, d.id DESC)
 	ORDER BY d.user_id, d.mapping_id, d.legacy_column, d.ledger_value IS NULL AND d.legacy_value IS NULL, d.last_seen DESC, d.id DESC)
 	UNION ALL
 	SELECT d.* FROM ledger.discrepancy_rows d WHERE d.status = 'open' AND d.user_id IS NULL

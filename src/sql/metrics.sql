@@ -50,6 +50,7 @@ AS $$
 		('ledger_mirror_writes_total', 'Legacy rows that the mirror wrote, or could not.', '{"result": "failed"}', s.mirror_failed),
 		('ledger_commit_proofs_total', 'Users proved at commit in strict mode, by result.', '{"result": "ok"}', s.proofs - s.proofs_failed),
 		('ledger_commit_proofs_total', 'Users proved at commit in strict mode, by result.', '{"result": "failed"}', s.proofs_failed),
+		('ledger_reads_refused_total', 'Reads of balances that strict mode refused, because both sides differ.', '{}', s.reads_refused),
 		('ledger_outside_writes_total', 'Writes to legacy tables that were not the ledger''s and were captured.', '{}', s.outside_writes),
 		('ledger_bypasses_total', 'Writes to legacy tables under session_replication_role = replica.', '{}', s.bypasses)
 		) AS m (metric, help, labels, n)
@@ -177,6 +178,9 @@ AS $$
 		jsonb_build_object('on', v.name), (SELECT count(*) FROM ledger.disarmed() d
 			WHERE (d.table_name IS NULL OR starts_with(d.table_name, 'ledger.')) = (v.name = 'ledger'))
 	FROM (VALUES ('ledger'), ('legacy')) AS v (name)
+	UNION ALL
+	SELECT 'ledger_outside_writes_hour', 'gauge', 'Writes past the ledger within an hour that were captured and not posted.', '{}', count(*)
+	FROM ledger.legacy_writes w WHERE w.kind IN ('outside', 'double_write') AND w.at > ledger.clock() - interval '1 hour' AND w.at <= ledger.clock()
 	UNION ALL
 	SELECT 'ledger_suspense_balance', 'gauge', 'What is to be settled on legacy_suspense.', jsonb_build_object('currency', b.currency), sum(b.balance)
 	FROM (SELECT a.currency, a.balance FROM ledger.account_balances a WHERE a.user_id IS NULL AND a.account_type = 'legacy_suspense'

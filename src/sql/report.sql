@@ -297,12 +297,13 @@ AS $$
 		FROM ledger.reconciliation_runs r WHERE r.status = 'finished' AND r.scope = 'full' AND r.finished_at <= ledger.clock() ORDER BY r.id DESC LIMIT 1
 	), worker AS (
 		SELECT w.*, ledger.report_age(extract(epoch FROM ledger.clock() - w.last_seen)) || ' ago' AS seen,
+			COALESCE(w.last_seen BETWEEN ledger.clock() - interval '1 minute' AND ledger.clock() + interval '1 minute', false) AS is_seen,
 			EXISTS (SELECT FROM ledger.legacy_mappings m WHERE m.detached_at IS NULL) AS is_needed FROM ledger.worker_status w
 	), writes AS (
 		SELECT s.*, ledger.report_writes_since(interval '5 minutes') AS since FROM ledger.write_success(interval '5 minutes') s
 	), tile AS (
 		SELECT 1 AS n, 'Gates open' AS name, format('%s of %s', count(*) FILTER (WHERE g.passed), count(*)) AS value,
-			CASE WHEN bool_and(g.passed) THEN 'good' ELSE 'bad' END AS kind,
+			CASE WHEN bool_and(g.passed) THEN 'good' ELSE 'plain' END AS kind,
 			CASE WHEN bool_and(g.passed) THEN 'ready to cut over' ELSE format('%s closed', count(*) FILTER (WHERE NOT g.passed)) END AS note
 		FROM unnest(gates) g WHERE EXISTS (SELECT FROM ledger.migration_status() m WHERE m.phase = 'migrating' AND m.state <> 'fresh') HAVING count(*) > 0
 		UNION ALL
@@ -319,8 +320,8 @@ AS $$
 			CASE WHEN count(*) = 0 THEN 'nothing to settle' ELSE 'to be settled' END
 		FROM ledger.suspense_items s WHERE s.remaining <> 0
 		UNION ALL
-		SELECT 5, 'Worker', CASE WHEN w.running THEN 'runs' WHEN pg_is_in_recovery() THEN 'on the primary' ELSE 'does not run' END,
-			CASE WHEN w.running AND w.losses = 0 THEN 'good' WHEN w.running OR pg_is_in_recovery() THEN 'warn' WHEN w.active OR w.is_needed THEN 'bad' ELSE 'warn' END,
+		SELECT 5, 'Worker', CASE WHEN w.running AND w.is_seen THEN 'runs' WHEN w.running THEN 'does not answer' WHEN pg_is_in_recovery() THEN 'on the primary' ELSE 'does not run' END,
+			CASE WHEN w.running AND NOT w.is_seen THEN 'bad' WHEN w.running AND w.losses = 0 THEN 'good' WHEN w.running OR pg_is_in_recovery() THEN 'warn' WHEN w.active OR w.is_needed THEN 'bad' ELSE 'warn' END,
 			concat_ws(', ', COALESCE('seen ' || w.seen, 'never seen'), CASE WHEN w.losses > 0 THEN ledger.report_count(w.losses, 'loss', 'losses') END)
 		FROM worker w
 		UNION ALL
@@ -340,7 +341,7 @@ COMMENT ON FUNCTION ledger.report_tiles(ledger.gate[]) IS 'Internal: part of the
 
 /* What docs/monitoring.md says of them. */
 CREATE FUNCTION ledger.report_alert_words() RETURNS TABLE (alert text, unit text, to_do text)
-	LANGUAGE sql IMMUTABLE PARALLEL SAFE SECURITY INVOKER ROWS 10
+	LANGUAGE sql IMMUTABLE PARALLEL SAFE SECURITY INVOKER ROWS 13
 	SET search_path = pg_catalog, pg_temp
 AS $$
 	VALUES ('LedgerDiscrepancies', 'count', 'ledger.discrepancies; runbook: the rate is high'),
@@ -352,6 +353,9 @@ AS $$
 		('LedgerCaptureMissing', 'count', 'ledger.verify(); runbook: past the capture'),
 		('LedgerGuardMissing', 'count', 'ledger.verify(); runbook: past the capture'),
 		('LedgerBypass', 'count', 'ledger.legacy_writes of kind bypass; runbook: past the capture'),
+		('LedgerOutsideWrites', 'count', 'ledger.legacy_writers; runbook: the rate is high'),
+		('LedgerReadsRefused', 'count', 'ledger.explain_discrepancy(); runbook: the rate is high'),
+		('LedgerCopy', 'count', 'ledger.resume(), or leave it; runbook: a copy'),
 		('LedgerDiscrepancyOpen', 'seconds', 'ledger.discrepancies; runbook: explain and repair')
 $$;
 REVOKE ALL ON FUNCTION ledger.report_alert_words() FROM PUBLIC;

@@ -41,7 +41,18 @@ SELECT pg_catalog.pg_extension_config_dump('ledger.gate_states', 'WHERE false');
 
 -- Small parts of large tables, which are looked at with each scrape.
 CREATE INDEX legacy_writes_bypass ON ledger.legacy_writes (at) WHERE kind = 'bypass';
+CREATE INDEX legacy_writes_outside ON ledger.legacy_writes (at) WHERE kind IN ('outside', 'double_write');
 CREATE INDEX reconciliation_runs_finished ON ledger.reconciliation_runs (scope, id) WHERE status = 'finished';
+
+/* A write that was refused has changed nothing, nor one that came past the capture and agrees. */
+CREATE FUNCTION ledger.discrepancy_counts(cause text, ledger_value numeric, legacy_value numeric) RETURNS boolean
+	LANGUAGE sql IMMUTABLE PARALLEL SAFE SECURITY INVOKER
+	SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT cause <> 'refused_write' AND (cause <> 'not_captured' OR COALESCE(ledger_value, 0) <> COALESCE(legacy_value, 0))
+$$;
+REVOKE ALL ON FUNCTION ledger.discrepancy_counts(text, numeric, numeric) FROM PUBLIC;
+COMMENT ON FUNCTION ledger.discrepancy_counts(text, numeric, numeric) IS 'Internal: whether ledger_shadow_discrepancy_count has it.';
 
 CREATE FUNCTION ledger.discrepancy_opened() RETURNS trigger
 	LANGUAGE plpgsql SECURITY DEFINER
@@ -50,7 +61,7 @@ AS $$
 BEGIN
 	INSERT INTO ledger.discrepancy_changes (mapping_id, legacy_column, at, count)
 		SELECT a.mapping_id, a.legacy_column, date_trunc('second', a.first_seen), count(*)
-		FROM added a GROUP BY 1, 2, 3;
+		FROM added a WHERE ledger.discrepancy_counts(a.cause, a.ledger_value, a.legacy_value) GROUP BY 1, 2, 3;
 	RETURN NULL;
 END
 $$;
@@ -66,7 +77,7 @@ BEGIN
 	INSERT INTO ledger.discrepancy_changes (mapping_id, legacy_column, at, count)
 		SELECT n.mapping_id, n.legacy_column, date_trunc('second', n.last_seen), count(*)
 		FROM old_rows o JOIN new_rows n USING (id)
-		WHERE n.status = 'open' AND (o.status <> 'open'
+		WHERE n.status = 'open' AND ledger.discrepancy_counts(n.cause, n.ledger_value, n.legacy_value) AND (o.status <> 'open'
 			OR COALESCE(n.ledger_value, 0) - COALESCE(n.legacy_value, 0) <> COALESCE(o.ledger_value, 0) - COALESCE(o.legacy_value, 0))
 		GROUP BY 1, 2, 3;
 	RETURN NULL;

@@ -119,7 +119,7 @@ COMMENT ON FUNCTION ledger.stat_get_times() IS 'Internal, for stat_reads and sta
 
 CREATE FUNCTION ledger.stat_get_shadow()
 	RETURNS TABLE (matches bigint, mismatches bigint, pending bigint, mirror_ok bigint, mirror_failed bigint, bypasses bigint,
-		proofs bigint, proofs_failed bigint, outside_writes bigint, reset_at timestamptz)
+		proofs bigint, proofs_failed bigint, outside_writes bigint, reads_refused bigint, reset_at timestamptz)
 	AS 'MODULE_PATHNAME', 'ledger_stat_get_shadow' LANGUAGE C VOLATILE PARALLEL RESTRICTED SECURITY INVOKER ROWS 1;
 REVOKE ALL ON FUNCTION ledger.stat_get_shadow() FROM PUBLIC;
 COMMENT ON FUNCTION ledger.stat_get_shadow() IS 'Internal, for stat_shadow.';
@@ -197,12 +197,12 @@ COMMENT ON VIEW ledger.stat_reads IS 'Reads of balances in this database since t
 
 CREATE VIEW ledger.stat_shadow AS
 	SELECT s.matches OPERATOR(pg_catalog.+) s.mismatches OPERATOR(pg_catalog.+) s.pending AS compares,
-		s.matches, s.mismatches, s.pending, s.mirror_ok, s.mirror_failed, s.outside_writes, s.bypasses, s.proofs, s.proofs_failed,
+		s.matches, s.mismatches, s.pending, s.mirror_ok, s.mirror_failed, s.outside_writes, s.bypasses, s.proofs, s.proofs_failed, s.reads_refused,
 		t.count AS lags, t.total_ms AS lag_total_ms, ledger.latency_percentile(t.latency, 0.5) AS lag_p50_ms,
 		ledger.latency_percentile(t.latency, 0.95) AS lag_p95_ms, ledger.latency_percentile(t.latency, 0.99) AS lag_p99_ms,
 		t.latency AS lag, s.reset_at
 	FROM ledger.stat_get_shadow() s, ledger.stat_get_times() t WHERE t.what OPERATOR(pg_catalog.=) 'write_lag';
-COMMENT ON VIEW ledger.stat_shadow IS 'Shadow mode in this database since the last reset: compares of one user''s row and what they said, legacy rows written and not, writes of others that were captured, and in the replica role, proofs at commit, and how long one side of a posting was written before the other.';
+COMMENT ON VIEW ledger.stat_shadow IS 'Shadow mode in this database since the last reset: compares of one user''s row and what they said, legacy rows written and not, writes of others that were captured, and in the replica role, proofs at commit, reads that strict mode refused, and how long one side of a posting was written before the other.';
 
 CREATE VIEW ledger.stat_accounts AS
 	SELECT s.account_id, a.user_id, a.account_type, a.currency, s.count AS waits

@@ -21,7 +21,7 @@ INSERT INTO public.expected VALUES
 	('stat_operations', 'operation text, calls bigint, posted bigint, replayed bigint, refused bigint, failed bigint, total_ms double precision, p50_ms double precision, p95_ms double precision, p99_ms double precision, latency bigint[]'),
 	('stat_errors', 'operation text, sqlstate text, kind text, count bigint'),
 	('stat_reads', 'source text, reads bigint, total_ms double precision, p50_ms double precision, p95_ms double precision, p99_ms double precision, latency bigint[]'),
-	('stat_shadow', 'compares bigint, matches bigint, mismatches bigint, pending bigint, mirror_ok bigint, mirror_failed bigint, outside_writes bigint, bypasses bigint, proofs bigint, proofs_failed bigint, lags bigint, lag_total_ms double precision, lag_p50_ms double precision, lag_p95_ms double precision, lag_p99_ms double precision, lag bigint[], reset_at timestamp with time zone'),
+	('stat_shadow', 'compares bigint, matches bigint, mismatches bigint, pending bigint, mirror_ok bigint, mirror_failed bigint, outside_writes bigint, bypasses bigint, proofs bigint, proofs_failed bigint, reads_refused bigint, lags bigint, lag_total_ms double precision, lag_p50_ms double precision, lag_p95_ms double precision, lag_p99_ms double precision, lag bigint[], reset_at timestamp with time zone'),
 	('stat_accounts', 'account_id bigint, user_id uuid, account_type text, currency text, waits bigint'),
 	('alerts', 'alert text, severity text, firing boolean, value double precision, threshold double precision, since timestamp with time zone, summary text'),
 	('stat_worker', 'task text, runs bigint, failures bigint, total_ms double precision'),
