@@ -84,13 +84,20 @@ sub agrees
 
 my $case = 'The discrepancy rate is high';
 query('CREATE ROLE cron_jobs; GRANT ALL ON public.balances TO cron_jobs');
+query(<<SQL);
+SELECT ledger.set_test_clock('-2 days', 'a test');
+SET ROLE cron_jobs; SET application_name = 'long gone';
+UPDATE public.balances SET pending_deposits = pending_deposits + 1; UPDATE public.balances SET pending_deposits = pending_deposits - 1;
+RESET ROLE; SELECT ledger.set_test_clock(NULL, 'a test');
+SQL
 query(<<SQL) foreach 1 .. 3;
 SET ROLE cron_jobs; SET application_name = 'interest';
 UPDATE public.balances SET pending_deposits = pending_deposits + 0.25 WHERE user_id <= '$grace';
 SQL
 follow($case, qr/^CALL ledger\.run_reconciliation/);
+like(query((statements($case, qr/^SELECT e\.cause/))[0]), qr/^outside_writes?\|\d+\|1\.50$/m, "$case: why");
 like(query((statements($case, qr/^SELECT cause, source, outcome/))[0]), qr/^mismatch\|run\|committed\|2\|1\.50$/m, "$case: how many and how much");
-like(query((statements($case, qr/FROM ledger\.legacy_writes/))[0]), qr/^cron_jobs\|interest\|UPDATE\|6\|1\.50$/m, "$case: who");
+like(query((statements($case, qr/FROM ledger\.legacy_writes/))[0]), qr/^cron_jobs\|interest\|UPDATE\|6\|1\.50$/, "$case: who");
 like(query((statements($case, qr/compare_balances/))[0]), qr/^pending_deposits\|1001\.00\|1001\.75\|-0\.75\|mismatch$/m, "$case: one of them");
 follow($case, qr/^REVOKE/);
 is(fails('SET ROLE cron_jobs; UPDATE public.balances SET pending_deposits = 0'), '42501', "$case: the source is stopped");
@@ -111,6 +118,10 @@ like(query((statements($case, qr/legacy_preflight/))[0]), qr/at_most/, "$case: w
 follow($case, qr/strict_mode => false/);
 like(query((statements($case, qr/credit_user_usdc/))[-1]), qr/^t$/m, "$case: the ledger's part stands");
 ok(wait_until(10, sub { query((statements($case, qr/cause, note/))[0]) =~ /mirror_failed\|23514/ }), "$case: the rest is noted");
+query("SELECT ledger.get_balance('$ada')");
+ok(wait_until(10, sub { query("SELECT count(*) FROM ledger.discrepancies WHERE status = 'open' AND cause = 'mismatch'") eq '1' }), "$case: a read meets it too");
+is(query((statements('First', qr/^SELECT cause, count/))[0]), 'mirror_failed|1|5000.00', "$case: which does not hide why");
+is(query((statements('The discrepancy rate is high', qr/^SELECT cause, source/))[0]), 'mirror_failed|posting|committed|1|5000.00', "$case: neither there");
 follow($case, qr/^(ALTER TABLE balances DROP|SELECT legacy_column, before|CALL)|at_most is gone/);
 agrees($case);
 is(fails("SELECT ledger.credit_user_usdc('$ada', 5000, 'more')"), '', "$case: it is over, in strict mode");
