@@ -208,21 +208,24 @@ ok(becomes('sum(ledger_shadow_discrepancy_count)', '10'), '10 discrepancies are 
 query("SELECT ledger.get_user_balance('" . customer(1) . "')") foreach 1 .. 30;
 ok(becomes('ledger_shadow_mismatches_total', '40'), 'a customer who looks 30 times is counted as often there');
 is(join(' ', values_of('sum(ledger_shadow_discrepancy_count)')), '10', 'and once here');
-fire('', '10 within 5 minutes are quiet');
+fire('LedgerOutsideWrites', '10 within 5 minutes are quiet, that somebody writes past the ledger is not');
 differ(11, 11);
-fire('LedgerDiscrepancies', '11 fire');
+fire('LedgerDiscrepancies LedgerOutsideWrites', '11 fire');
 
 query("DO \$\$ BEGIN PERFORM ledger.debit_user_usdc('" . customer(20) . "', 1000000, 'too much'); EXCEPTION WHEN SQLSTATE 'LG001' THEN END \$\$") foreach 1 .. 5;
 ok(becomes('ledger_operation_errors_total{operation="debit_user_usdc", code="LG001"}', '5'), 'what a rule refuses is counted');
-fire('LedgerDiscrepancies', 'and no failure');
+fire('LedgerDiscrepancies LedgerOutsideWrites', 'and no failure');
 query("DO \$\$ BEGIN PERFORM ledger.debit_user_usdc('" . customer(20) . "', 1, NULL); EXCEPTION WHEN null_value_not_allowed THEN END \$\$");
-fire('LedgerDiscrepancies LedgerWriteFailures', 'one of 6 writes is too much');
+fire('LedgerDiscrepancies LedgerOutsideWrites LedgerWriteFailures', 'one of 6 writes is too much');
 
 query("SET session_replication_role = replica; UPDATE public.balances SET buying_power = buying_power + 1 WHERE user_id = '" . customer(1) . "'");
 query('ALTER TABLE public.balances DISABLE TRIGGER ledger_capture');
-fire('LedgerBypass LedgerCaptureMissing LedgerDiscrepancies LedgerWriteFailures', 'a write past the capture, and one that is not in place');
+fire('LedgerBypass LedgerCaptureMissing LedgerDiscrepancies LedgerOutsideWrites LedgerWriteFailures', 'a write past the capture, and one that is not in place');
 query('SELECT ledger.rearm()');
-fire('LedgerBypass LedgerDiscrepancies LedgerWriteFailures', 'which is put back');
+fire('LedgerBypass LedgerDiscrepancies LedgerOutsideWrites LedgerWriteFailures', 'which is put back');
+query('SELECT ledger.configure(strict_mode => true)');
+is(($node->psql('postgres', "SELECT ledger.get_user_balance('" . customer(2) . "')"))[0], 3, 'strict mode refuses a read');
+fire('LedgerBypass LedgerDiscrepancies LedgerOutsideWrites LedgerReadsRefused LedgerWriteFailures', 'of somebody who cannot see his balance');
 
 # ---- what the worker stores for it --------------------------------------------------
 

@@ -135,6 +135,8 @@ sub tile_problem
 my %thresholds = map { split /\|/ } split /\n/, $node->safe_psql('postgres', 'SELECT alert, threshold FROM ledger.alerts');
 my @alerts = slurp_file('monitoring/ledger.rules.yml') =~ /^ *- alert: (\w+)$/mg;
 is(join(' ', grep { !exists $thresholds{$_} } @alerts), 'LedgerScrapeAbsent LedgerTextfileStale', 'Prometheus has two alerts more');
+my %rules = map { $_ => 1 } @alerts;
+is(join(' ', grep { !$rules{$_} } sort keys %thresholds), '', 'and none less');
 is(join("\n", grep { $_ } map { tile_problem($_, $thresholds{$_}) } @alerts), '', 'each alert has a tile');
 isnt(tile_problem('LedgerBypass', 7), '', 'found wrong: a threshold');
 
