@@ -94,6 +94,13 @@ query(<<SQL) foreach 1 .. 3;
 SET ROLE cron_jobs; SET application_name = 'interest';
 UPDATE public.balances SET pending_deposits = pending_deposits + 0.25 WHERE user_id <= '$grace';
 SQL
+query(q{SELECT ledger.configure_capture('public.balances', 'refuse', 'a test')});
+is(fails('TRUNCATE public.balances'), 'LG005', "$case: a TRUNCATE is refused");
+query(q{SELECT ledger.configure_capture('public.balances', 'record', 'a test')});
+ok(wait_until(10, sub { query(q{SELECT count(*) FROM ledger.discrepancies WHERE status = 'open' AND user_id IS NULL}) eq '1' }), "$case: which is of no user");
+is(fails((statements($case, qr/^SELECT e\.cause/))[0]), '', "$case: and in nobody's way");
+is(query(q{SELECT string_agg(alert, ' ') FROM ledger.alerts WHERE firing AND alert <> 'LedgerReconciliationOverdue'}),
+	'LedgerOutsideWrites', "$case: that somebody writes is seen before it is met");
 follow($case, qr/^CALL ledger\.run_reconciliation/);
 like(query((statements($case, qr/^SELECT e\.cause/))[0]), qr/^outside_writes?\|\d+\|1\.50$/m, "$case: why");
 like(query((statements($case, qr/^SELECT cause, source, outcome/))[0]), qr/^mismatch\|run\|committed\|2\|1\.50$/m, "$case: how many and how much");
@@ -196,7 +203,9 @@ $case = 'A restored or upgraded database';
 	query('CREATE DATABASE restored TEMPLATE template0');
 	command_ok([ 'pg_restore', '-e', '-d', $node->connstr('restored'), $dump ], "$case: restored");
 	my ($ask, @do) = statements($case, qr/./);
+	my $alerts = q{SELECT string_agg(alert, ' ') FROM ledger.alerts WHERE firing AND alert IN ('LedgerCopy', 'LedgerWorkerDown')};
 	is($node->safe_psql('restored', $ask), 't', "$case: it is a copy");
+	like($node->safe_psql('restored', $alerts), qr/LedgerCopy/, "$case: the alert");
 	my ($status, undef, $error) = $node->psql('restored', "\\set VERBOSITY verbose\n" . shift @do);
 	like($error, qr/ERROR:  55000: .*copy/, "$case: it takes no posting");
 	is(fails("SELECT ledger.credit_user_usdc('$ada', 1, 'goes on')"), '', "$case: the original does");
@@ -204,6 +213,7 @@ $case = 'A restored or upgraded database';
 	is($printed[1], '', "$case: verify() has nothing to say");
 	like($printed[2], qr/\|0$/, "$case: the sides agree");
 	is($printed[3], 't', "$case: it takes postings");
+	is($node->safe_psql('restored', $alerts), 'LedgerWorkerDown', "$case: ledger.databases does not name it");
 	query('DROP DATABASE restored');
 }
 
@@ -219,11 +229,14 @@ query("UPDATE public.balances SET buying_power = buying_power + 3 WHERE user_id 
 query("SELECT ledger.get_balance('$ada')");
 ok(wait_until(20, sub { query($status) =~ /^t\|t\|[^|]*\|[^|]*\|[1-9]\d*\|.+$/m }), "$case: last_error says that it cannot store");
 my $worker = (map { (split /\|/)[0] } grep { /\|ledger worker\|/ } split /\n/, query($processes))[0];
+query('CREATE ROLE signaler IN ROLE pg_signal_backend');
+is(fails("SET ROLE signaler; SELECT pg_terminate_backend($worker)"), '42501', "$case: only a superuser may end it");
 query("SELECT pg_terminate_backend($worker)");
 $locker->rollback;
 ok(wait_until(30, sub { query($status) =~ /^t\|t\|/m && query($processes) !~ /^$worker\|/m && query($processes) =~ /ledger worker/ }),
 	"$case: terminated, it comes back");
 ok(wait_until(10, sub { query("SELECT count(*) FROM ledger.discrepancies WHERE status = 'open'") eq '1' }), "$case: what waited is stored");
+like(follow($case, qr/^CALL/), qr/\|1$/, "$case: a run finds what differs");
 query("SELECT * FROM ledger.repair(dry_run => false, reason => 'a test')");
 agrees($case);
 
