@@ -431,14 +431,17 @@ static void
 hash_touched(void)
 {
 	HASHCTL		info = {0};
+	HTAB	   *users;
 
 	info.keysize = sizeof(pg_uuid_t);
 	info.entrysize = sizeof(pg_uuid_t);
 	info.hcxt = TopTransactionContext;
-	touched->users = hash_create("ledger touched users", 64, &info,
-								 HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	users = hash_create("ledger touched users", 64, &info,
+						HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 	for (int i = 0; i < touched->n; i++)
-		(void) hash_search(touched->users, &touched->list[i].user_id, HASH_ENTER, NULL);
+		(void) hash_search(users, &touched->list[i].user_id, HASH_ENTER, NULL);
+	/* all of them or none: an error may have come between */
+	touched->users = users;
 }
 
 void
@@ -453,8 +456,8 @@ ledger_compare_touch(const pg_uuid_t *user_id, const LedgerSettings *settings)
 		touched->settings = *settings;
 	if (touched->n == touched->max)
 	{
+		touched->list = repalloc_huge(touched->list, sizeof(Touched) * touched->max * 2);
 		touched->max *= 2;
-		touched->list = repalloc_huge(touched->list, sizeof(Touched) * touched->max);
 	}
 	touched->list[touched->n].user_id = *user_id;
 	touched->list[touched->n].level = GetCurrentTransactionNestLevel();

@@ -115,10 +115,13 @@ push(Place *place, const ItemPointerData *tid)
 		place->n--;
 	if (place->n == place->max)
 	{
-		place->max = place->max ? place->max * 2 : 1;
+		int			max = place->max ? place->max * 2 : 1;
+
+		/* an error here leaves the stack as it is, and a caller may go on after it */
 		place->versions = place->versions == NULL ?
-			MemoryContextAlloc(TopTransactionContext, sizeof(PlaceVersion) * place->max) :
-			repalloc(place->versions, sizeof(PlaceVersion) * place->max);
+			MemoryContextAlloc(TopTransactionContext, sizeof(PlaceVersion) * max) :
+			repalloc(place->versions, sizeof(PlaceVersion) * max);
+		place->max = max;
 	}
 	place->versions[place->n].subxact = subxact;
 	place->versions[place->n++].tid = *tid;
