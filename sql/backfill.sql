@@ -172,6 +172,20 @@ SELECT status, pid FROM ledger.backfill_progress WHERE run_id = :run;
 CALL ledger.backfill();
 SELECT id = :run AS same_run, status FROM runs ORDER BY id DESC LIMIT 1;
 
+-- What a savepoint has taken goes back with it; what is released with one is the transaction's.
+BEGIN;
+SAVEPOINT a;
+SELECT ledger.backfill_begin(NULL) > 0 AS begun, ledger.backfill_pid() = pg_backend_pid() AS mine;
+ROLLBACK TO a;
+SELECT ledger.backfill_pid() IS NULL AS free;
+SELECT ledger.backfill_begin(NULL) > 0 AS begun;
+RELEASE a;
+SAVEPOINT b;
+ROLLBACK TO b;
+SELECT ledger.backfill_pid() = pg_backend_pid() AS mine;
+ROLLBACK;
+SELECT ledger.backfill_pid() IS NULL AS free;
+
 -- What a posting is refused for. The run that an error ends is noted, and gone on with.
 CALL ledger.backfill(0);
 CALL ledger.backfill(10001);

@@ -79,6 +79,7 @@ end_owner(const OwnerContext *saved)
 
 static LOCKTAG held_lock;
 static bool lock_is_held = false;
+static int	held_level = 0;		/* nesting level that it goes back with; 0: the session's */
 
 static void
 release_lock(void)
@@ -93,6 +94,21 @@ xact_callback(XactEvent event, void *arg)
 {
 	if (event == XACT_EVENT_ABORT)
 		release_lock();
+	held_level = 0;
+}
+
+/* What a savepoint has taken goes with it: nobody would know of it. */
+static void
+subxact_callback(SubXactEvent event, SubTransactionId id, SubTransactionId parent, void *arg)
+{
+	int			level = GetCurrentTransactionNestLevel();
+
+	if (!lock_is_held || held_level < level)
+		return;
+	if (event == SUBXACT_EVENT_ABORT_SUB)
+		release_lock();
+	else if (event == SUBXACT_EVENT_COMMIT_SUB)
+		held_level = level - 1;
 }
 
 static char *
@@ -119,13 +135,17 @@ take_lock(void)
 	char	   *pid;
 
 	if (!registered)
+	{
 		RegisterXactCallback(xact_callback, NULL);
+		RegisterSubXactCallback(subxact_callback, NULL);
+	}
 	registered = true;
 	if (lock_is_held)
 		return;
 	SET_LOCKTAG_ADVISORY(held_lock, MyDatabaseId, ledger_relation_oid("backfill_runs"), 0,
 						 BACKFILL_LOCK_KIND);
 	lock_is_held = LockAcquire(&held_lock, ExclusiveLock, true, true) != LOCKACQUIRE_NOT_AVAIL;
+	held_level = GetCurrentTransactionNestLevel();
 	if (lock_is_held)
 		return;
 	pid = holder();
