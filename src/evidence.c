@@ -16,6 +16,7 @@
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "storage/ipc.h"
+#include "storage/proc.h"
 #include "storage/procarray.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
@@ -99,18 +100,40 @@ find_xid(EvidenceEntry *entry, FullTransactionId xid)
 }
 
 /*
- * One more by the current transaction. Its subtransaction is asked, for it may
- * be rolled back alone; one that has written nothing shares the fate of the
- * whole. So do many of them at once, in an entry that is full. Returns false
- * if it is full of others.
+ * The subtransaction that what is found now goes away with: it may be rolled
+ * back alone. The current one, or if that has written nothing the innermost
+ * around it that has; whose xid that is cannot be asked, but it is the latest of
+ * those in progress, or of one that was released into it. Those that are too
+ * many to be listed share the fate of the whole, top.
+ */
+static FullTransactionId
+innermost_xid(FullTransactionId top)
+{
+	FullTransactionId current = GetCurrentFullTransactionIdIfAny();
+	uint32		epoch = EpochFromFullTransactionId(top);
+	TransactionId xid;
+
+	if (FullTransactionIdIsValid(current))
+		return current;
+	if (!FullTransactionIdIsValid(top) || MyProc->subxidStatus.count == 0 ||
+		MyProc->subxidStatus.overflowed)
+		return top;
+	xid = MyProc->subxids.xids[MyProc->subxidStatus.count - 1];
+	/* it came after the top's */
+	return FullTransactionIdFromEpochAndXid(xid < XidFromFullTransactionId(top) ? epoch + 1 : epoch,
+											xid);
+}
+
+/*
+ * One more by the current transaction. Many subtransactions at once, in an
+ * entry that is full, share the fate of the whole. Returns false if it is full
+ * of others.
  */
 static bool
 count_xid(EvidenceEntry *entry, FullTransactionId top, FullTransactionId current)
 {
 	EvidenceXid *xid;
 
-	if (!FullTransactionIdIsValid(current))
-		current = top;
 	if (!FullTransactionIdIsValid(current))
 	{
 		entry->none++;
@@ -189,7 +212,7 @@ ledger_evidence_put(const Evidence *evidence)
 {
 	EvidenceRing *ring = &ledger_rings->rings[my_ring];
 	FullTransactionId top = GetTopFullTransactionIdIfAny();
-	FullTransactionId current = GetCurrentFullTransactionIdIfAny();
+	FullTransactionId current = innermost_xid(top);
 	TimestampTz now = GetCurrentTimestamp();
 	int64		incarnation = ledger_ring_incarnation();
 	EvidenceEntry *entry;

@@ -2,8 +2,9 @@
 # of it (hazard 31); reads leave it, too; what finds no room is counted (hazard 32).
 #
 # Fails with every transaction that has ended taken for committed (settle_xids() in
-# evidence.c), and if what finds no room is not counted (ledger_ring_count_loss() in
-# evidence_ring.c).
+# evidence.c), if a subtransaction that has written nothing shares the fate of the whole
+# whatever is around it (innermost_xid()), and if what finds no room is not counted
+# (ledger_ring_count_loss() in evidence_ring.c).
 
 use strict;
 use warnings;
@@ -119,6 +120,15 @@ query("BEGIN; SELECT ledger.debit_user_usdc('$c[14]', 1, 'writes'); SAVEPOINT s;
 	. " ROLLBACK TO s; SELECT ledger.credit_user_usdc('$c[11]', 1, 'x'); COMMIT");
 stored_is($c[10], 'pending_deposits|mismatch|posting|1|aborted|-2.00', 'found in a savepoint that was rolled back');
 stored_is($c[11], 'pending_deposits|mismatch|posting|1|committed|-2.00', 'and in the transaction, which committed');
+
+# A read in a block of its own, in a savepoint that wrote what it saw.
+query("BEGIN; SELECT ledger.debit_user_usdc('$c[14]', 1, 'writes'); SAVEPOINT s;"
+	. " UPDATE public.balances SET pending_deposits = pending_deposits + 2 WHERE user_id = '$c[38]'; SAVEPOINT t;"
+	. " SELECT ledger.get_user_balance('$c[38]'); ROLLBACK TO s; COMMIT");
+stored_is($c[38], 'pending_deposits|mismatch|read|1|aborted|-2.00', 'found in a block within a savepoint that was rolled back');
+query("BEGIN; SAVEPOINT s; UPDATE public.balances SET pending_deposits = pending_deposits + 2 WHERE user_id = '$c[39]'; RELEASE s; SAVEPOINT t;"
+	. " SELECT ledger.get_user_balance('$c[39]'); ROLLBACK TO t; COMMIT");
+stored_is($c[39], 'pending_deposits|mismatch|read|1|committed|-2.00', 'within one that was not');
 
 # More of them than are told apart: the rest is the whole transaction's.
 query(<<SQL);
