@@ -5,6 +5,9 @@
 -- what it does to the same row is a side effect, and never posted. The guard
 -- is gone after an error.
 --
+-- Fails without subxact_callback() of mirror.c: what a trigger has taken back is
+-- a side effect, or hides one.
+--
 \set ECHO none
 \getenv srcdir PG_ABS_SRCDIR
 \set database regress_ledger_hazard_17
@@ -89,6 +92,46 @@ UPDATE balances SET pending_deposits = pending_deposits + 1 WHERE user_id = :ali
 COMMIT;
 SELECT * FROM captured OFFSET 4;
 SELECT * FROM ledger.reconcile();
+
+-- What a trigger takes back with a block of its own has not happened to the row; what it
+-- keeps, before, in a block that ends well, or in one within such, has.
+CREATE FUNCTION rethinks() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+	UPDATE balances SET buying_power = buying_power + TG_ARGV[0]::numeric WHERE user_id = NEW.user_id;
+	BEGIN
+		UPDATE balances SET buying_power = buying_power - 2 WHERE user_id = NEW.user_id;
+		BEGIN
+			UPDATE balances SET buying_power = buying_power + 0.5 WHERE user_id = NEW.user_id;
+		EXCEPTION WHEN division_by_zero THEN
+			NULL;
+		END;
+		RAISE EXCEPTION 'thinks better of it';
+	EXCEPTION WHEN raise_exception THEN
+		NULL;
+	END;
+	BEGIN
+		UPDATE balances SET buying_power = buying_power + TG_ARGV[1]::numeric WHERE user_id = NEW.user_id;
+		BEGIN
+			UPDATE balances SET buying_power = buying_power + 8 WHERE user_id = NEW.user_id;
+			PERFORM 1 / 0;
+		EXCEPTION WHEN division_by_zero THEN
+			NULL;
+		END;
+	EXCEPTION WHEN raise_exception THEN
+		NULL;
+	END;
+	RETURN NULL;
+END $$;
+CREATE TRIGGER rethinks AFTER UPDATE OF pending_deposits ON balances FOR EACH ROW EXECUTE FUNCTION rethinks(0, 0);
+SELECT ledger.credit_user_usdc(:alice, 1, 'nothing is kept') > 0 AS posted;
+SELECT * FROM captured OFFSET 5;
+SELECT * FROM ledger.reconcile();
+DROP TRIGGER rethinks ON balances;
+CREATE TRIGGER rethinks AFTER UPDATE OF pending_deposits ON balances FOR EACH ROW EXECUTE FUNCTION rethinks(1, 0.5);
+SELECT ledger.credit_user_usdc(:alice, 1, 'as much is kept as was taken back') > 0 AS posted;
+SELECT * FROM captured OFFSET 5;
+DROP TRIGGER rethinks ON balances;
+SELECT right(user_id::text, 1) AS who, legacy_column, before, after FROM ledger.repair(dry_run => false, reason => 'rethought');
 SELECT * FROM public.ledger_oracle();
 
 \set ECHO none

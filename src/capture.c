@@ -380,13 +380,14 @@ capture_event(Write *write)
 	{
 		/* what is added up here outlives the trigger's context */
 		MemoryContext old = MemoryContextSwitchTo(expected->context);
+		Numeric    *actual = expected->seen.actual;
 
-		expected->events++;
+		expected->seen.events++;
 		for (int i = 0; i < write->table->ncolumns; i++)
 		{
 			if (write->deltas[i])
-				expected->actual[i] = ledger_amount_add(expected->actual[i] ? expected->actual[i] :
-														ledger_amount_zero(), write->deltas[i]);
+				actual[i] = ledger_amount_add(actual[i] ? actual[i] : ledger_amount_zero(),
+											  write->deltas[i]);
 		}
 		MemoryContextSwitchTo(old);
 	}

@@ -12,6 +12,7 @@
 
 #include "access/xact.h"
 #include "miscadmin.h"
+#include "storage/ipc.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/resowner.h"
@@ -306,7 +307,7 @@ check_side_effects(Mirror *mirror)
 	Numeric		rest[LEDGER_MAX_LEGACY_COLUMNS] = {NULL};
 	bool		any = false;
 
-	if (mirror->expectation.events == 0)
+	if (mirror->expectation.seen.events == 0)
 	{
 		CompareColumn column = {mirror->table, &mirror->table->columns[0]};
 
@@ -320,7 +321,8 @@ check_side_effects(Mirror *mirror)
 	for (int i = 0; i < mirror->table->ncolumns; i++)
 	{
 		Numeric		zero = ledger_amount_zero();
-		Numeric		actual = mirror->expectation.actual[i] ? mirror->expectation.actual[i] : zero;
+		Numeric		seen = mirror->expectation.seen.actual[i];
+		Numeric		actual = seen ? seen : zero;
 		Numeric		asked = mirror->written[i] ? mirror->written[i] : zero;
 
 		if (numeric_is_nan(actual) || numeric_is_inf(actual) ||
@@ -634,9 +636,44 @@ mirror_written(PostingRequest *request)
 	ledger_stats_lag_end();
 }
 
+/* ---- subtransactions within a write -------------------------------------------------- */
+
+/*
+ * One begins and ends while a row is written if the table's own code has a
+ * block that may fail. An error that ends the write as well has taken the
+ * expectation away by now, except on the way out of the process.
+ */
+static void
+subxact_callback(SubXactEvent event, SubTransactionId id, SubTransactionId parent, void *arg)
+{
+	MirrorExpectation *expected = ledger_mirror_expectation;
+	MirrorSeen *before;
+
+	if (expected == NULL || proc_exit_inprogress)
+		return;
+	before = expected->seen.outer;
+	if (event == SUBXACT_EVENT_START_SUB)
+	{
+		before = MemoryContextAlloc(expected->context, sizeof(MirrorSeen));
+		*before = expected->seen;
+		before->level = GetCurrentTransactionNestLevel();
+		expected->seen.outer = before;
+	}
+	else if (event != SUBXACT_EVENT_PRE_COMMIT_SUB &&
+			 before && before->level == GetCurrentTransactionNestLevel())
+	{
+		if (event == SUBXACT_EVENT_ABORT_SUB)
+			expected->seen = *before;
+		else
+			expected->seen.outer = before->outer;
+		pfree(before);
+	}
+}
+
 void
 ledger_mirror_init(void)
 {
+	RegisterSubXactCallback(subxact_callback, NULL);
 	ledger_posting_hook.lock = ledger_mirror_lock;
 	ledger_posting_hook.lock_user = ledger_mirror_lock_user;
 	ledger_posting_hook.written = mirror_written;

@@ -10,18 +10,27 @@
 extern void ledger_mirror_init(void);
 extern void ledger_capture_init(void);
 
+/* What has happened to a row. */
+typedef struct MirrorSeen
+{
+	int			events;			/* row events */
+	Numeric		actual[LEDGER_MAX_LEGACY_COLUMNS];	/* NULL: nothing yet */
+	int			level;			/* of the subtransaction that began then */
+	struct MirrorSeen *outer;	/* when the one around it began */
+} MirrorSeen;
+
 /*
  * The row that the mirror is writing. While it stands, the capture trigger
  * adds up what really happens to that row instead of capturing it; the mirror
- * looks at what is left over.
+ * looks at what is left over. What a trigger of the application's takes back
+ * with a block of its own has not happened.
  */
 typedef struct MirrorExpectation
 {
 	const LegacyTable *table;
 	pg_uuid_t	user_id;
 	MemoryContext context;		/* of what the trigger leaves here */
-	int			events;			/* row events seen */
-	Numeric		actual[LEDGER_MAX_LEGACY_COLUMNS];	/* NULL: nothing yet */
+	MirrorSeen	seen;			/* outer: as it was when the innermost subtransaction began */
 } MirrorExpectation;
 
 extern MirrorExpectation *ledger_mirror_expectation;
