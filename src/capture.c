@@ -377,20 +377,7 @@ capture_event(Write *write)
 	}
 	if (expected && expected->table->id == write->table->id &&
 		memcmp(&expected->user_id, &write->user_id, UUID_LEN) == 0)
-	{
-		/* what is added up here outlives the trigger's context */
-		MemoryContext old = MemoryContextSwitchTo(expected->context);
-		Numeric    *actual = expected->seen.actual;
-
-		expected->seen.events++;
-		for (int i = 0; i < write->table->ncolumns; i++)
-		{
-			if (write->deltas[i])
-				actual[i] = ledger_amount_add(actual[i] ? actual[i] : ledger_amount_zero(),
-											  write->deltas[i]);
-		}
-		MemoryContextSwitchTo(old);
-	}
+		ledger_mirror_saw(expected, write->deltas);
 	else if (changed)
 	{
 		if (turned && !has_deltas(write))

@@ -128,16 +128,79 @@ write_row(Mirror *mirror)
 	insert_rows(mirror, missing);
 }
 
+static void
+expect(MirrorExpectation *expected, const LegacyTable *table, const pg_uuid_t *user_id)
+{
+	memset(expected, 0, sizeof(*expected));
+	expected->table = table;
+	expected->user_id = *user_id;
+	expected->context = CurrentMemoryContext;
+	expected->seen.level = GetCurrentTransactionNestLevel();
+}
+
+void
+ledger_mirror_saw(MirrorExpectation *expected, const Numeric *deltas)
+{
+	MirrorSeen *seen = &expected->seen;
+	int			level = GetCurrentTransactionNestLevel();
+	/* what is added up here outlives the trigger's context */
+	MemoryContext old = MemoryContextSwitchTo(expected->context);
+
+	if (seen->level < level)
+	{
+		MirrorSeen *outer = palloc(sizeof(MirrorSeen));
+
+		*outer = *seen;
+		seen->outer = outer;
+		seen->level = level;
+	}
+	seen->events++;
+	for (int i = 0; i < expected->table->ncolumns; i++)
+	{
+		if (deltas[i])
+			seen->actual[i] = ledger_amount_add(seen->actual[i] ? seen->actual[i] :
+												ledger_amount_zero(), deltas[i]);
+	}
+	MemoryContextSwitchTo(old);
+}
+
+/*
+ * One ends while a row is written if the table's own code has a block that may
+ * fail. An error that ends the write as well has taken the expectation away by
+ * now, except on the way out of the process.
+ */
+static void
+subxact_callback(SubXactEvent event, SubTransactionId id, SubTransactionId parent, void *arg)
+{
+	MirrorSeen *seen = ledger_mirror_expectation ? &ledger_mirror_expectation->seen : NULL;
+	int			level = GetCurrentTransactionNestLevel();
+	MirrorSeen *outer;
+
+	if (seen == NULL || seen->outer == NULL || seen->level < level || proc_exit_inprogress)
+		return;
+	outer = seen->outer;
+	if (event == SUBXACT_EVENT_ABORT_SUB)
+	{
+		*seen = *outer;
+		pfree(outer);
+	}
+	else if (event == SUBXACT_EVENT_COMMIT_SUB)
+	{
+		seen->level = level - 1;
+		if (outer->level < seen->level)
+			return;
+		seen->outer = outer->outer;
+		pfree(outer);
+	}
+}
+
 /* Writes the row while the capture trigger watches it for us. */
 static void
 write_watched(Mirror *mirror)
 {
 	MirrorExpectation *outer = ledger_mirror_expectation;
 
-	memset(&mirror->expectation, 0, sizeof(mirror->expectation));
-	mirror->expectation.table = mirror->table;
-	mirror->expectation.user_id = mirror->user_id;
-	mirror->expectation.context = CurrentMemoryContext;
+	expect(&mirror->expectation, mirror->table, &mirror->user_id);
 	ledger_mirror_expectation = &mirror->expectation;
 	PG_TRY();
 	{
@@ -175,9 +238,10 @@ ledger_mirror_set(LegacyTable *table, const pg_uuid_t *user_id, uint32 has,
 				  const Numeric *values, LegacyRow *row)
 {
 	MirrorExpectation *outer = ledger_mirror_expectation;
-	MirrorExpectation expectation = {table, *user_id, CurrentMemoryContext};
+	MirrorExpectation expectation;
 
 	ledger_mirror_check(table, values);
+	expect(&expectation, table, user_id);
 	ledger_mirror_expectation = &expectation;
 	PG_TRY();
 	{
@@ -634,40 +698,6 @@ mirror_written(PostingRequest *request)
 		rows += state->nusers;
 	}
 	ledger_stats_lag_end();
-}
-
-/* ---- subtransactions within a write -------------------------------------------------- */
-
-/*
- * One begins and ends while a row is written if the table's own code has a
- * block that may fail. An error that ends the write as well has taken the
- * expectation away by now, except on the way out of the process.
- */
-static void
-subxact_callback(SubXactEvent event, SubTransactionId id, SubTransactionId parent, void *arg)
-{
-	MirrorExpectation *expected = ledger_mirror_expectation;
-	MirrorSeen *before;
-
-	if (expected == NULL || proc_exit_inprogress)
-		return;
-	before = expected->seen.outer;
-	if (event == SUBXACT_EVENT_START_SUB)
-	{
-		before = MemoryContextAlloc(expected->context, sizeof(MirrorSeen));
-		*before = expected->seen;
-		before->level = GetCurrentTransactionNestLevel();
-		expected->seen.outer = before;
-	}
-	else if (event != SUBXACT_EVENT_PRE_COMMIT_SUB &&
-			 before && before->level == GetCurrentTransactionNestLevel())
-	{
-		if (event == SUBXACT_EVENT_ABORT_SUB)
-			expected->seen = *before;
-		else
-			expected->seen.outer = before->outer;
-		pfree(before);
-	}
 }
 
 void

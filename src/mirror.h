@@ -15,8 +15,8 @@ typedef struct MirrorSeen
 {
 	int			events;			/* row events */
 	Numeric		actual[LEDGER_MAX_LEGACY_COLUMNS];	/* NULL: nothing yet */
-	int			level;			/* of the subtransaction that began then */
-	struct MirrorSeen *outer;	/* when the one around it began */
+	int			level;			/* nesting level of the last */
+	struct MirrorSeen *outer;	/* before the first of that level; NULL: the write's own */
 } MirrorSeen;
 
 /*
@@ -30,10 +30,13 @@ typedef struct MirrorExpectation
 	const LegacyTable *table;
 	pg_uuid_t	user_id;
 	MemoryContext context;		/* of what the trigger leaves here */
-	MirrorSeen	seen;			/* outer: as it was when the innermost subtransaction began */
+	MirrorSeen	seen;
 } MirrorExpectation;
 
 extern MirrorExpectation *ledger_mirror_expectation;
+
+/* The trigger has met a row event of the expectation's; a delta is NULL where nothing changed. */
+extern void ledger_mirror_saw(MirrorExpectation *expected, const Numeric *deltas);
 
 /*
  * Gives the user's rows these values (NULL: as it is), or inserts with them
