@@ -258,27 +258,29 @@ note_columns(PlainTable *plain, const LegacyTable *table)
 	return true;
 }
 
+/* An error on the way leaves what has to be examined again. */
 static void
 examine(PlainTable *plain, const LegacyTable *table)
 {
 	Relation	relation = relation_open(table->relid, NoLock);
-	MemoryContext context = AllocSetContextCreate(CacheMemoryContext, "ledger plain table",
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "ledger plain table",
 												  ALLOCSET_SMALL_SIZES);
 	MemoryContext old = MemoryContextSwitchTo(context);
-	MemoryContext before = plain->context;
 
 	ledger_store_forget(&plain->spec);
-	plain->context = context;
+	plain->generation = 0;
 	plain->index = InvalidOid;
 	plain->spec.table = NULL;
 	plain->spec.relid = table->relid;
 	plain->spec.columns = plain->columns;
 	plain->is_plain = relation_is_plain(relation) && note_columns(plain, table) &&
 		note_limits(plain, table) && indexes_are_plain(plain, table, relation);
-	plain->generation = table->generation;
 	MemoryContextSwitchTo(old);
-	if (before)
-		MemoryContextDelete(before);
+	MemoryContextSetParent(context, CacheMemoryContext);
+	if (plain->context)
+		MemoryContextDelete(plain->context);
+	plain->context = context;
+	plain->generation = table->generation;
 	relation_close(relation, NoLock);
 }
 

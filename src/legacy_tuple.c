@@ -136,15 +136,17 @@ ledger_legacy_tuple_knows(Oid relid)
 static void
 create_shapes(int64 generation)
 {
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "ledger legacy shapes",
+												  ALLOCSET_SMALL_SIZES);
 	HASHCTL		info = {0};
 
-	shapes_generation = generation;
-	shapes_context = AllocSetContextCreate(CacheMemoryContext, "ledger legacy shapes",
-										   ALLOCSET_SMALL_SIZES);
 	info.keysize = sizeof(Oid);
 	info.entrysize = sizeof(LegacyShape);
-	info.hcxt = shapes_context;
+	info.hcxt = context;
 	shapes = hash_create("ledger legacy shapes", 16, &info, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	MemoryContextSetParent(context, CacheMemoryContext);
+	shapes_context = context;
+	shapes_generation = generation;
 }
 
 static void
