@@ -24,6 +24,12 @@ SET client_min_messages = error;
 -- nothing attached, no worker: nothing is wrong
 SELECT alert, severity, firing, value, threshold FROM ledger.alerts;
 
+-- in shadow mode without a table there is nothing to reconcile
+BEGIN;
+SELECT shadow_mode FROM ledger.configure(shadow_mode => true);
+SELECT * FROM firing;
+ROLLBACK;
+
 -- attached: the worker is missed, from when it has not been seen for a minute
 SELECT count(*) FROM ledger.attach_legacy('public.balances') WHERE NOT passed;
 SELECT alert, severity, value, since FROM ledger.alerts WHERE firing;
@@ -72,6 +78,11 @@ SELECT * FROM firing;
 -- known for an hour
 SELECT ledger.set_test_clock('25 hours 1 minute', 'a test'), beat();
 SELECT alert, severity, value BETWEEN 3600 AND 3700 AS an_hour, threshold FROM ledger.alerts WHERE firing;
+-- and differing by another amount only now
+BEGIN;
+UPDATE ledger.discrepancy_rows SET ledger_value = ledger_value + 1, last_seen = ledger.clock() WHERE status = 'open';
+SELECT is_firing('LedgerDiscrepancies');
+ROLLBACK;
 UPDATE ledger.discrepancy_rows SET first_seen = ledger.clock() - interval '59 minutes';
 SELECT is_firing('LedgerDiscrepancyOpen');
 UPDATE ledger.discrepancy_rows SET status = 'resolved', resolved_at = ledger.clock();
@@ -107,6 +118,8 @@ SELECT * FROM firing;
 UPDATE ledger.evidence_losses SET last_at = ledger.clock() - interval '59 minutes';
 UPDATE ledger.legacy_writes SET at = ledger.clock() - interval '59 minutes';
 SELECT * FROM firing;
+UPDATE ledger.evidence_losses SET kind = 'crash', count = NULL;
+SELECT alert, value FROM firing WHERE alert = 'LedgerEvidenceLost';
 UPDATE ledger.evidence_losses SET last_at = ledger.clock() - interval '2 hours';
 UPDATE ledger.legacy_writes SET at = ledger.clock() - interval '2 hours';
 
@@ -142,7 +155,9 @@ UPDATE ledger.legacy_writes SET at = at - interval '2 hours';
 -- triggers that do not fire
 ALTER TABLE public.balances DISABLE TRIGGER ledger_capture;
 ALTER TABLE ledger.journal DISABLE TRIGGER guard;
+ALTER EVENT TRIGGER ledger_drop_guard DISABLE;
 SELECT * FROM firing;
+SELECT labels, value FROM ledger.metrics() WHERE metric = 'ledger_guards_disarmed' ORDER BY 1;
 SELECT count(*) FROM ledger.rearm();
 SELECT * FROM firing;
 

@@ -156,7 +156,7 @@ SELECT * FROM ledger.backfill_step(:run, 10);
 SELECT ledger.cancel_backfill() = :run AS cancelled;
 SELECT ledger.cancel_backfill(:run) = :run AS again;
 SELECT * FROM ledger.backfill_step(:run, 10);
-SELECT ledger.backfill_end(:run, NULL, false);
+SELECT ledger.backfill_end(:run, 'too late to fail', true);
 CALL ledger.backfill();
 SELECT id > :run AS another, status FROM runs ORDER BY id DESC LIMIT 1;
 SELECT status, finished_at IS NOT NULL AS ended FROM ledger.backfill_progress WHERE run_id = :run;
@@ -185,6 +185,27 @@ ROLLBACK TO b;
 SELECT ledger.backfill_pid() = pg_backend_pid() AS mine;
 ROLLBACK;
 SELECT ledger.backfill_pid() IS NULL AS free;
+-- One that begins in a transaction that is rolled back holds nothing.
+BEGIN;
+SELECT ledger.backfill_begin(NULL) > 0 AS begun;
+SELECT ledger.backfill_pid() = pg_backend_pid() AS mine;
+ROLLBACK;
+SELECT ledger.backfill_pid();
+-- A table that is detached in the middle of a run is left out, with who is waited for in it.
+INSERT INTO balances (user_id, buying_power) VALUES ('00000000-0000-4000-8000-000000000051', 1), ('00000000-0000-4000-8000-000000000052', 1);
+SELECT ledger.backfill_begin(NULL) AS run \gset
+SELECT * FROM ledger.backfill_step(:run, 1000);
+SELECT * FROM ledger.backfill_step(:run, 5);
+SELECT ledger.backfill_end(:run, 'a test', false);
+INSERT INTO ledger.backfill_waiting (run_id, mapping_id, user_id) VALUES (:run, 2, '00000000-0000-4000-8000-000000000031');
+SELECT legacy, phase, waiting FROM ledger.backfill_progress WHERE run_id = :run;
+SELECT ledger.detach_legacy('wallets');
+SET statement_timeout = '30s';
+CALL ledger.backfill();
+RESET statement_timeout;
+SELECT id = :run AS same_run, status, opened FROM runs ORDER BY id DESC LIMIT 1;
+SELECT passed FROM ledger.attach_legacy('wallets', '{"columns": [{"column": "gold", "accounts": ["gold_balance"]}, {"column": "locked", "accounts": ["gold_locked"]}]}')
+	WHERE check_name = 'attached';
 
 -- What a posting is refused for. The run that an error ends is noted, and gone on with.
 CALL ledger.backfill(0);

@@ -151,6 +151,19 @@ UPDATE balances SET pending_deposits = pending_deposits + 2 WHERE user_id = :ali
 COMMIT;
 SELECT * FROM captured WHERE who = 'a' OFFSET 7;
 SELECT * FROM ledger.reconcile();
+-- Nor does the statement's end post what a posting of the same statement has come before.
+CREATE FUNCTION zz_posts() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+	PERFORM ledger.credit_user_usdc(NEW.user_id, 10, 'a later trigger''s half');
+	RETURN NULL;
+END $$;
+CREATE TRIGGER zz_posts AFTER UPDATE ON balances FOR EACH ROW WHEN (pg_trigger_depth() = 0) EXECUTE FUNCTION zz_posts();
+BEGIN;
+UPDATE balances SET pending_deposits = pending_deposits + 10 WHERE user_id = :alice;
+SELECT kind, deltas, posted, note FROM captured OFFSET (SELECT count(*) - 1 FROM captured);
+SELECT legacy_column, difference, status FROM ledger.compare_balances(:alice);
+ROLLBACK;
+DROP TRIGGER zz_posts ON balances;
 -- What was captured cannot be spent in the same transaction.
 BEGIN;
 UPDATE balances SET pending_deposits = pending_deposits + 1000 WHERE user_id = :alice;
@@ -159,6 +172,14 @@ COMMIT;
 SELECT * FROM captured WHERE who = 'a' OFFSET 9;
 UPDATE balances SET pending_deposits = pending_deposits - 1000 WHERE user_id = :alice;
 SELECT * FROM ledger.reconcile();
+SELECT max(id) AS last FROM ledger.transactions \gset
+-- Several are taken back from the last on, so that no balance falls below one that there was.
+BEGIN;
+UPDATE balances SET pending_deposits = pending_deposits + 1000 WHERE user_id = :alice;
+UPDATE balances SET pending_deposits = pending_deposits - 1000 WHERE user_id = :alice;
+SELECT ledger.credit_user_usdc(:alice, 1, 'posts') > 0 AS posted;
+SELECT id - :last AS nth, entries, reverses - :last AS reverses FROM posted WHERE id > :last;
+ROLLBACK;
 
 -- Strict: a transaction whose outside write was posted agrees, and commits; a
 -- double write does not, in either order.
@@ -238,6 +259,21 @@ SELECT public.raises(format('SELECT ledger.settle_suspense(%s, %L, %L)', :item, 
 SELECT count(*) FROM (SELECT ledger.settle_suspense(transaction_id, 'fx_clearing', 'all at once') FROM (SELECT DISTINCT transaction_id FROM ledger.suspense_items WHERE settled_by IS NULL) i) s;
 SELECT count(*) AS left FROM ledger.suspense_items WHERE settled_by IS NULL;
 
+-- What somebody has posted to suspense is his own to move back.
+BEGIN;
+SELECT ledger.post('mistake', ARRAY[ROW(ledger.open_account('legacy_suspense', NULL, 'USDC'), ledger.open_account('usdc_balance', :alice), 1)::ledger.posting]) AS id \gset
+SELECT public.raises(format('SELECT ledger.settle_suspense(%s, %L, %L)', :id, 'house_equity', 'explained'));
+ROLLBACK;
+-- What remains of an item is settled as an amount is written.
+UPDATE balances SET pending_deposits = pending_deposits + 10.125 WHERE user_id = :alice;
+SELECT max(id) AS item FROM ledger.transactions \gset
+SELECT ledger.reverse_transaction(:item, 'a part', 0.125, '00000000-0000-4000-8000-0000000000f1') > 0 AS reversed;
+SELECT ledger.settle_suspense(:item, 'fx_clearing', 'the rest') AS settled \gset
+SELECT type, entries FROM posted ORDER BY id DESC LIMIT 1;
+-- A settlement that was reversed settles nothing, also where nothing remains.
+SELECT ledger.reverse_transaction(:settled, 'not so') > 0 AS reversed;
+SELECT ledger.reverse_transaction(:item, 'the rest', 10, '00000000-0000-4000-8000-0000000000f2') > 0 AS reversed;
+SELECT public.raises(format('SELECT ledger.settle_suspense(%s, %L, %L)', :item, 'fx_clearing', 'again'));
 -- Nobody else posts with these types; and a row put in by hand posts nothing.
 SELECT public.raises(format('SELECT ledger.post(%L, ARRAY[ROW(1, 2, 1)::ledger.posting])', t)) FROM unnest(ARRAY['captured_write', 'repair', 'suspense_settlement']) t;
 SELECT result, message FROM ledger.post_batch(ARRAY[jsonb_populate_record(NULL::ledger.transfer,

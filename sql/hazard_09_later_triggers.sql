@@ -53,6 +53,32 @@ SELECT account_type, direction, amount FROM ledger.entries WHERE transaction_id 
 INSERT INTO balances (user_id, buying_power) VALUES (:bob, 3), ('00000000-0000-4000-8000-00000000000e', 3) ON CONFLICT (user_id) DO UPDATE SET buying_power = balances.buying_power + 3;
 UPDATE balances SET currency = 'EUR';
 SELECT * FROM ledger.reconcile();
+
+-- What a later trigger takes back was no change, of a column or of the row.
+DROP TRIGGER zz_double ON balances;
+DROP TRIGGER zz_fee ON balances;
+DROP TRIGGER aa_fee ON balances;
+CREATE FUNCTION zz_back() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+	UPDATE balances SET pending_deposits = OLD.pending_deposits, buying_power = OLD.buying_power + TG_ARGV[0]::numeric WHERE user_id = NEW.user_id;
+	RETURN NULL;
+END $$;
+CREATE TRIGGER zz_back AFTER UPDATE OF pending_deposits ON balances FOR EACH ROW WHEN (pg_trigger_depth() = 0) EXECUTE FUNCTION zz_back(5);
+UPDATE balances SET pending_deposits = pending_deposits + 5 WHERE user_id = :carol;
+SELECT * FROM captured OFFSET (SELECT count(*) - 2 FROM captured);
+SELECT account_type, direction, amount FROM ledger.entries WHERE transaction_id = (SELECT max(id) FROM ledger.transactions) ORDER BY ordinal, direction DESC;
+-- taken back, it is reversed as the one that it is
+SELECT max(id) AS last FROM ledger.transactions \gset
+BEGIN;
+UPDATE balances SET pending_deposits = pending_deposits + 5 WHERE user_id = :carol;
+SELECT ledger.credit_user_usdc(:carol, 1, 'posts for her') > 0 AS posted;
+SELECT id - :last AS nth, type, reverses - :last AS reverses FROM ledger.transactions WHERE id > :last ORDER BY id;
+ROLLBACK;
+DROP TRIGGER zz_back ON balances;
+CREATE TRIGGER zz_back AFTER UPDATE OF pending_deposits ON balances FOR EACH ROW WHEN (pg_trigger_depth() = 0) EXECUTE FUNCTION zz_back(0);
+UPDATE balances SET pending_deposits = pending_deposits + 5 WHERE user_id = :carol;
+SELECT * FROM captured OFFSET (SELECT count(*) - 2 FROM captured);
+SELECT * FROM ledger.reconcile();
 SELECT * FROM public.ledger_oracle();
 
 \set ECHO none

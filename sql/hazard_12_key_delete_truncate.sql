@@ -32,6 +32,7 @@ UPDATE balances SET user_id = :bob WHERE user_id = '00000000-0000-4000-8000-0000
 COMMIT;
 ALTER TABLE balances DROP CONSTRAINT balances_pkey, ADD UNIQUE (user_id) DEFERRABLE;
 UPDATE balances SET user_id = CASE user_id WHEN :bob THEN :dave::uuid ELSE :bob END WHERE user_id IN (:bob, :dave);
+SELECT (metadata -> 'legacy_writes' ->> 3)::int - (metadata -> 'legacy_writes' ->> 0)::int AS in_order FROM ledger.transactions ORDER BY id DESC LIMIT 1;
 ALTER TABLE balances DROP CONSTRAINT balances_user_id_key, ADD PRIMARY KEY (user_id);
 TABLE ledgers;
 SELECT * FROM ledger.reconcile();
@@ -62,9 +63,10 @@ SELECT right(user_id::text, 1) AS who, legacy_column, ledger_value, legacy_value
 ROLLBACK;
 -- A row without a user is nobody's.
 ALTER TABLE balances DROP CONSTRAINT balances_pkey, ADD UNIQUE (user_id), ALTER user_id DROP NOT NULL;
+SELECT count(*) AS before FROM captured \gset
 INSERT INTO balances (user_id, buying_power) VALUES (NULL, 1000);
 UPDATE balances SET user_id = NULL WHERE user_id = :carol;
-SELECT * FROM captured OFFSET (SELECT count(*) - 1 FROM captured);
+SELECT * FROM captured OFFSET :before;
 UPDATE balances SET user_id = :carol WHERE user_id IS NULL AND buying_power < 1000;
 DELETE FROM balances WHERE user_id IS NULL;
 SELECT * FROM ledger.reconcile();

@@ -39,6 +39,13 @@ SET LOCAL session_replication_role = replica;
 UPDATE balances SET buying_power = buying_power - 2 WHERE user_id = :alice;
 COMMIT;
 SELECT * FROM captured OFFSET (SELECT count(*) - 1 FROM captured);
+BEGIN;
+SET LOCAL session_replication_role = replica;
+UPDATE balances SET buying_power = buying_power + 2 WHERE user_id = :alice;
+SET LOCAL session_replication_role = origin;
+SELECT ledger.credit_user_usdc(:alice, 1, 'posts') > 0 AS posted;
+SELECT * FROM captured OFFSET (SELECT count(*) - 1 FROM captured);
+ROLLBACK;
 -- the mirror's own writes, and a posting, are what they are
 SET session_replication_role = replica;
 SELECT ledger.credit_user_usdc(:alice, 1, 'posts') > 0 AS posted;

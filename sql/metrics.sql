@@ -63,6 +63,10 @@ SELECT * FROM counted;
 -- resolved: not open any more, and the counter stays; it opens anew
 SELECT count(*) FROM ledger.repair(:alice, dry_run => false, reason => 'a test');
 SELECT * FROM counted;
+BEGIN;
+SELECT ledger.undo_repair(max(id), 'as it was') > 0 AS undone FROM ledger.repair_log;
+SELECT * FROM counted;
+ROLLBACK;
 SELECT drift(:alice, -3), drift(:bob, 4);
 CALL ledger.run_reconciliation();
 SELECT * FROM counted;
@@ -92,7 +96,7 @@ SELECT sum(count) FROM counted;
 -- one column of a customer's is the same money under whatever cause: the newest row counts that has amounts
 CREATE VIEW open AS SELECT metric, sum(value) FROM m WHERE metric IN ('ledger_discrepancies_open', 'ledger_discrepancy_amount_open') GROUP BY 1 ORDER BY 1;
 BEGIN;
-UPDATE ledger.discrepancy_rows SET status = 'resolved', resolved_at = now() WHERE status = 'open';
+UPDATE ledger.discrepancy_rows SET status = 'resolved', resolved_at = now(), first_seen = now() - interval '3 hours' WHERE status = 'open';
 INSERT INTO ledger.discrepancy_rows (mapping_id, user_id, legacy_column, cause, source, ledger_value, legacy_value, first_seen, last_seen)
 	SELECT 1, u, 'buying_power', cause, 'run', ledger_value, legacy_value, now() - ago, now() - ago
 	FROM (VALUES (:carol::uuid, 'not_captured', 1, 3, '2 hours'::interval), (:carol, 'mismatch', 1, 4.5, '1 hour'), (:carol, 'refused_write', NULL, NULL, '1 minute'),
@@ -124,10 +128,15 @@ SELECT value FROM m WHERE metric = 'ledger_reads_refused_total';
 UPDATE public.balances SET buying_power = buying_power - 1 WHERE user_id = :bob;
 SELECT value FROM m WHERE metric = 'ledger_outside_writes_hour';
 
--- writes of others are counted, the mirror's are not
+-- writes of others are counted, in the replica role as bypasses; the mirror's are not
 SELECT ledger.stat_reset();
 UPDATE public.balances SET buying_power = buying_power + 1 WHERE user_id = :carol;
 UPDATE public.balances SET buying_power = buying_power - 1 WHERE user_id = :carol;
+SET session_replication_role = replica;
+UPDATE public.balances SET buying_power = buying_power WHERE user_id = :carol;
+UPDATE public.balances SET buying_power = buying_power + 1 WHERE user_id = :carol;
+UPDATE public.balances SET buying_power = buying_power - 1 WHERE user_id = :carol;
+RESET session_replication_role;
 SELECT ledger.credit_user_usdc(:carol, 1, 'x') > 0 AS posted;
 SELECT metric, value FROM m WHERE metric IN ('ledger_outside_writes_total', 'ledger_bypasses_total', 'ledger_mirror_writes_total') ORDER BY 1, labels DESC;
 
@@ -159,6 +168,37 @@ SELECT * FROM rate;
 SELECT ledger.stat_reset();
 SELECT * FROM rate;
 SELECT ledger.set_test_clock(NULL, 'a test');
+
+-- the worker stores how they stand, and deletes what is older than ten minutes or of a time to come
+INSERT INTO ledger.write_samples (at, reset_at, attempts, failures)
+	SELECT ledger.clock() + a, '2020-01-01', 7, 0 FROM unnest('{-11 minutes,-9 minutes,1 minute}'::interval[]) a;
+SELECT ledger.samples_store();
+SELECT attempts, count(*), min(at) < ledger.clock() - interval '8 minutes' AS old FROM ledger.write_samples GROUP BY 1 ORDER BY 1;
+-- it adds up what changed more than an hour ago, if that is much
+BEGIN;
+ALTER TABLE ledger.discrepancy_changes DISABLE TRIGGER guard;
+SELECT sum(count) FROM ledger.discrepancy_changes;
+INSERT INTO ledger.discrepancy_changes (mapping_id, legacy_column, at, count)
+	SELECT 1, 'buying_power', ledger.clock() - interval '1 hour 1 minute' - n * interval '1 second', 3 FROM generate_series(1, 100) n;
+SELECT ledger.samples_store();
+SELECT count(*) >= 100 AS as_they_are FROM ledger.discrepancy_changes;
+INSERT INTO ledger.discrepancy_changes (mapping_id, legacy_column, at, count) VALUES (1, 'buying_power', ledger.clock() - interval '1 hour 1 second', 1);
+SELECT ledger.samples_store();
+SELECT count, ledger.clock() - at BETWEEN interval '1 hour 1 second' AND interval '1 hour 50 seconds' AS newest FROM ledger.discrepancy_changes WHERE count >= 300;
+SELECT sum(count) FROM ledger.discrepancy_changes;
+ROLLBACK;
+
+-- reservations whose time is over, not those that have time left or none
+SELECT ledger.credit_user_usdc(:alice, 5, 'x') > 0 AS posted;
+SELECT ledger.reserve_for_investment(:alice, 1, NULL, e) > 0 AS reserved FROM unnest(ARRAY[clock_timestamp() + interval '1 second', '2100-01-01', NULL]) e;
+DO $$ BEGIN PERFORM pg_sleep(1); END $$;
+SELECT value FROM m WHERE metric = 'ledger_reservations_due';
+
+-- lost evidence: how much, and of a crash that there was one
+BEGIN;
+INSERT INTO ledger.evidence_losses (kind, count, at, last_at) VALUES ('overflow', 7, now(), now()), ('crash', NULL, now(), now()), ('crash', NULL, now(), now());
+SELECT labels ->> 'kind' AS kind, value FROM m WHERE metric = 'ledger_evidence_lost_total' ORDER BY 1;
+ROLLBACK;
 
 -- guards that do not fire
 SELECT labels, value FROM m WHERE metric = 'ledger_guards_disarmed' ORDER BY 1;
@@ -204,6 +244,11 @@ SELECT * FROM counted;
 UPDATE ledger.discrepancy_rows SET legacy_value = '1e400' WHERE status = 'open' AND user_id = :alice;
 SELECT * FROM counted;
 SELECT line FROM string_to_table(ledger.prometheus(), E'\n') AS line WHERE line LIKE 'ledger_discrepancy_amount_open{%Inf';
+-- what is not finite counts, without an amount
+UPDATE ledger.discrepancy_rows SET legacy_value = 'NaN' WHERE status = 'open' AND user_id = :alice;
+SELECT * FROM counted;
+UPDATE ledger.discrepancy_rows SET legacy_value = '-Infinity' WHERE status = 'open' AND user_id = :alice;
+SELECT * FROM counted;
 ROLLBACK;
 
 -- who may look

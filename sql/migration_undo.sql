@@ -49,6 +49,11 @@ SELECT * FROM public.now;
 SELECT * FROM differing;
 SELECT shadow_mode, balance_source FROM ledger.configure(shadow_mode => false, balance_source => 'legacy', reason => 'back');
 SELECT * FROM public.now;
+-- where the old code is all there is, it is not refused, whatever was configured
+SELECT ledger.configure_capture('balances', 'refuse', 'too early');
+SELECT * FROM public.now;
+SELECT ledger.configure_capture('balances', 'post', 'as before');
+SELECT public.raises($$SELECT ledger.detach_legacy('public.balances')$$);
 CALL ledger.roll_back('forward again');
 SELECT * FROM public.now;
 SELECT * FROM differing;

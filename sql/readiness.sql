@@ -76,6 +76,7 @@ ROLLBACK;
 BEGIN;
 UPDATE public.balances SET buying_power = 5 WHERE user_id = :bob;
 CALL ledger.run_reconciliation(tolerance => 1000);
+CALL ledger.run_reconciliation(tolerances => '{"USD": 1000}');
 CALL ledger.run_reconciliation(fraction => 0.000001);
 SELECT * FROM closed;
 ROLLBACK;
@@ -126,6 +127,13 @@ UPDATE public.balances SET buying_power = buying_power + 5 WHERE user_id = :bob;
 SELECT * FROM closed;
 CALL ledger.run_reconciliation();
 SELECT * FROM closed;
+ROLLBACK;
+
+-- Half of a dual write is one too.
+BEGIN;
+SELECT ledger.credit_user_usdc(:bob, 1, 'one half') > 0 AS posted;
+UPDATE public.balances SET pending_deposits = pending_deposits + 1 WHERE user_id = :bob;
+SELECT gate, observed FROM closed WHERE gate = 'no_outside_write';
 ROLLBACK;
 
 -- hazard 13: a write in the replica role.
@@ -200,7 +208,23 @@ BEGIN;
 CREATE TABLE public.harmless ();
 PREPARE TRANSACTION 'harmless';
 SELECT * FROM closed;
+BEGIN;
+UPDATE public.balances SET updated_at = updated_at WHERE user_id = :bob;
+PREPARE TRANSACTION 'an old writer';
+BEGIN;
+SELECT ledger.fund_broker(1) > 0 AS posted;
+PREPARE TRANSACTION 'between house accounts';
+SELECT gate, observed FROM closed;
 ROLLBACK PREPARED 'harmless';
+ROLLBACK PREPARED 'an old writer';
+ROLLBACK PREPARED 'between house accounts';
+
+-- Another table is attached: its time begins now, and no run has looked at it.
+BEGIN;
+CREATE TABLE public.more (user_id uuid PRIMARY KEY, amount numeric NOT NULL DEFAULT 0);
+SELECT passed FROM ledger.attach_legacy('public.more', '{"columns": [{"column": "amount", "accounts": ["usdc_balance"]}]}') WHERE check_name = 'attached';
+SELECT gate, observed FROM closed WHERE gate IN ('shadow_mode', 'strict_mode', 'full_reconciliation');
+ROLLBACK;
 
 -- A break of the modes starts their time anew.
 BEGIN;
@@ -216,6 +240,14 @@ ALTER TABLE ledger.identity DISABLE TRIGGER guard;
 UPDATE ledger.identity SET database_oid = 1;
 ALTER TABLE ledger.identity ENABLE ALWAYS TRIGGER guard;
 SELECT * FROM closed;
+ROLLBACK;
+
+-- What was found before this database became the ledger's counts for nothing.
+BEGIN;
+ALTER TABLE ledger.identity DISABLE TRIGGER guard;
+UPDATE ledger.identity SET since = ledger.clock();
+ALTER TABLE ledger.identity ENABLE ALWAYS TRIGGER guard;
+SELECT gate, observed FROM closed WHERE gate IN ('full_reconciliation', 'coverage');
 ROLLBACK;
 
 -- Readers alone may not ask, operators may.

@@ -91,23 +91,63 @@ CALL ledger.run_reconciliation('incremental');
 SELECT * FROM public.findings WHERE run = (SELECT max(id) FROM ledger.reconciliation_runs);
 -- found once, it is looked at until it is resolved
 CALL ledger.run_reconciliation('incremental');
+-- so is who has an open discrepancy, whoever found that
+BEGIN;
+INSERT INTO ledger.discrepancy_rows (mapping_id, user_id, legacy_column, cause, source) VALUES (1, '00000000-0000-4000-8000-00000000000e', 'buying_power', 'mismatch', 'read');
+SELECT right(u::text, 1) AS who FROM ledger.reconcile_changed_since((SELECT max(id) FROM ledger.reconciliation_runs)) u ORDER BY 1;
+ROLLBACK;
+-- and whom somebody has repaired since
+BEGIN;
+INSERT INTO ledger.repair_log (mapping_id, user_id, legacy_column, direction, before, after, reason, repaired_by)
+	VALUES (1, '00000000-0000-4000-8000-000000000003', 'buying_power', 'legacy', 1, 2, 'x', 'x');
+SELECT right(u::text, 1) AS who FROM ledger.reconcile_changed_since((SELECT max(id) FROM ledger.reconciliation_runs)) u ORDER BY 1;
+ROLLBACK;
+-- what has been seen since a full run began is not over because that agrees
+BEGIN;
+INSERT INTO ledger.discrepancy_rows (mapping_id, user_id, legacy_column, cause, source, last_seen) VALUES
+	(1, '00000000-0000-4000-8000-000000000001', 'buying_power', 'mismatch', 'read', ledger.clock() - interval '1 minute'),
+	(1, '00000000-0000-4000-8000-000000000002', 'buying_power', 'mismatch', 'read', ledger.clock() + interval '1 minute');
+CALL ledger.run_reconciliation();
+SELECT right(user_id::text, 1) AS who, status FROM ledger.discrepancy_rows WHERE user_id < :alice ORDER BY 1;
+ROLLBACK;
+-- and the users of all postings of a transaction
+BEGIN;
+SELECT ledger.post('gifts', ARRAY[
+	ROW(ledger.open_account('house_equity', NULL, 'USDC'), ledger.open_account('system_buffer_usdc'), 3),
+	ROW(ledger.open_account('house_equity', NULL, 'USDC'), ledger.open_account('usdc_balance', '00000000-0000-4000-8000-000000000001'), 3),
+	ROW(ledger.open_account('usdc_balance', :alice), ledger.open_account('house_equity', NULL, 'USDC'), 0.01)]::ledger.posting[]) > 0 AS posted;
+SELECT right(u::text, 1) AS who FROM ledger.reconcile_changed_since((SELECT max(id) FROM ledger.reconciliation_runs)) u ORDER BY 1;
+ROLLBACK;
 -- both users of a posting, whoever it is for
 SELECT ledger.post('payment', ARRAY[ROW(ledger.open_account('usdc_balance', :alice), ledger.open_account('usdc_balance', :dave), 1)::ledger.posting]);
 CALL ledger.run_reconciliation('incremental');
 SELECT * FROM public.runs ORDER BY id OFFSET 2;
 
--- In a transaction block: what is written before it and after it.
+-- In a transaction block: what is written before it and after it, also where
+-- transactions with higher xids have ended meanwhile.
 BEGIN;
 SELECT ledger.credit_user_usdc(:dave, 1, 'x');
+SAVEPOINT s;
+UPDATE public.balances SET updated_at = now() WHERE user_id = :dave;
+ROLLBACK TO s;
 CALL ledger.run_reconciliation('incremental');
 UPDATE public.balances SET pending_deposits = 77 WHERE user_id = :dave;
 COMMIT;
+SELECT last_transaction_id, last_write_id FROM ledger.reconciliation_runs ORDER BY id DESC LIMIT 1;
 SELECT * FROM public.incremental;
 BEGIN ISOLATION LEVEL REPEATABLE READ;
 CALL ledger.run_reconciliation();
 COMMIT;
 SELECT last_transaction_id, last_write_id FROM ledger.reconciliation_runs ORDER BY id DESC LIMIT 1;
 SELECT * FROM public.incremental;
+
+-- Whom the transaction itself is at work on is not found to differ.
+BEGIN;
+SELECT ledger.credit_user_usdc(:alice, 1, 'x') > 0 AS posted;
+UPDATE public.balances SET pending_deposits = pending_deposits + 1 WHERE user_id = :alice;
+CALL ledger.run_reconciliation('incremental');
+SELECT * FROM public.findings WHERE run = (SELECT max(id) FROM ledger.reconciliation_runs) AND who = 'a';
+ROLLBACK;
 
 -- One that tolerated more is no base, nor one of another database or of other tables.
 SELECT base.reason IS NULL AS ours FROM ledger.reconcile_base(0) AS base;
@@ -117,7 +157,8 @@ SET LOCAL quote_all_identifiers = on;
 SELECT base.reason IS NULL AS ours_in_any_session FROM ledger.reconcile_base(0) AS base;
 ROLLBACK;
 CALL ledger.run_reconciliation('full', 1);
-SELECT run_id IS NOT NULL AS older FROM ledger.reconcile_base(0);
+CALL ledger.run_reconciliation(tolerances => '{"USD": 1}');
+SELECT n.tolerance, n.options -> 'tolerances' AS tolerances FROM ledger.reconcile_base(0) b JOIN ledger.reconciliation_runs n ON n.id = b.run_id;
 SELECT * FROM public.incremental;
 BEGIN;
 UPDATE ledger.reconciliation_runs SET system_identifier = 1;
@@ -151,6 +192,13 @@ CALL ledger.run_reconciliation(tolerances => '{"USD": 0.5, "USDC": 100}', total_
 CALL ledger.run_reconciliation(tolerances => '{"USD": 0.5, "USDC": 100}', total_tolerances => '{"USD": 0.5, "USDC": 70}');
 SELECT scope, compared, found, total, within FROM public.runs ORDER BY id DESC LIMIT 4;
 
+-- what is not finite is within no total
+BEGIN;
+UPDATE public.balances SET buying_power = 'NaN' WHERE user_id = :alice;
+CALL ledger.run_reconciliation(tolerances => '{"USD": 1000, "USDC": 1000}');
+SELECT found, total, within FROM public.runs ORDER BY id DESC LIMIT 1;
+ROLLBACK;
+
 -- hazard 5: many small tolerated differences add up to a total that is not
 ALTER TABLE public.balances DISABLE TRIGGER USER;
 INSERT INTO public.balances (user_id, buying_power, pending_deposits)
@@ -170,6 +218,14 @@ CALL ledger.run_reconciliation();
 SELECT * FROM public.findings WHERE run = (SELECT max(id) FROM ledger.reconciliation_runs);
 SELECT found, users, ignored, amount, total, within FROM public.runs ORDER BY id DESC LIMIT 1;
 SELECT right(user_id::text, 1) AS who, legacy_column, status FROM ledger.discrepancies WHERE status = 'open' ORDER BY id;
+-- the cut-over looks at who is ignored, and at who has an open discrepancy
+BEGIN;
+SELECT ledger.ignore_discrepancy('00000000-0000-4000-8000-000000000004', NULL, 'a known case', now() + interval '1 hour') > 0 AS ruled;
+INSERT INTO public.balances (user_id, buying_power) VALUES ('00000000-0000-4000-8000-000000000004', 4);
+CALL ledger.run_reconciliation();
+INSERT INTO ledger.discrepancy_rows (mapping_id, user_id, legacy_column, cause, source) VALUES (1, '00000000-0000-4000-8000-000000000005', 'buying_power', 'mismatch', 'read');
+SELECT right(u::text, 1) AS who FROM ledger.migration_users(0, '4000000000:4000000000:') u WHERE u < :alice ORDER BY 1;
+ROLLBACK;
 -- what is ignored is looked at again by the next incremental run, also when the rule is over
 SELECT ledger.unignore_discrepancy(1), ledger.unignore_discrepancy(1) AS again;
 UPDATE ledger.ignore_rules SET expires_at = now() WHERE id = 2;
@@ -210,6 +266,16 @@ SELECT public.raises($$SELECT ledger.ignore_discrepancy(NULL, 'buying_power', 'x
 SELECT public.raises($$SELECT ledger.ignore_discrepancy(NULL, 'buying_power', 'x', 'infinity')$$);
 SELECT public.raises($$SELECT ledger.ignore_discrepancy(NULL, 'nothing', 'x', now() + interval '1 day')$$);
 
+-- Step by step: who differed and no longer does accuses nobody, and what is open of him is over.
+SELECT ledger.reconciliation_begin('full', 0, '{"seed": 0, "chunk_users": 1000}', false) AS run \gset
+SELECT ledger.reconciliation_step(:run) AS compared;
+SELECT * FROM public.findings WHERE run = :run;
+UPDATE public.balances SET pending_deposits = pending_deposits - 0.25 WHERE user_id = :bob;
+SELECT ledger.reconciliation_step(:run) AS looked_again;
+SELECT ledger.reconciliation_step(:run) AS finished;
+SELECT * FROM public.findings WHERE run = :run;
+SELECT right(user_id::text, 1) AS who, legacy_column, cause, status FROM ledger.discrepancies WHERE user_id = :bob ORDER BY id;
+
 -- Cancelled, and gone on with.
 INSERT INTO ledger.reconciliation_runs (scope, tolerance, options, started_at, snapshot, last_transaction_id, requested_by,
 		system_identifier, database_oid, mappings, "position", compared)
@@ -217,6 +283,12 @@ INSERT INTO ledger.reconciliation_runs (scope, tolerance, options, started_at, s
 	FROM ledger.reconciliation_runs WHERE scope = 'full' ORDER BY id DESC LIMIT 1 RETURNING id AS left_over \gset
 SELECT ledger.cancel_reconciliation(0), ledger.cancel_reconciliation(:left_over) AS cancelled, ledger.cancel_reconciliation() AS again;
 SELECT status, note FROM ledger.reconciliation_runs WHERE id = :left_over;
+-- not where a table was attached since
+BEGIN;
+CREATE TABLE public.more (user_id uuid PRIMARY KEY, amount numeric NOT NULL DEFAULT 0);
+SELECT count(*) > 0 AS checks FROM ledger.attach_legacy('public.more', '{"columns": [{"column": "amount", "accounts": ["usdc_balance"]}]}');
+SELECT replace(public.raises(format('CALL ledger.run_reconciliation(run_id => %s)', :left_over)), :left_over::text, 'N');
+ROLLBACK;
 CALL ledger.run_reconciliation(run_id => :left_over);
 SELECT status, compared, found FROM public.runs WHERE id = :left_over;
 -- one that nobody is at work on makes way

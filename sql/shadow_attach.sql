@@ -19,6 +19,11 @@ CREATE MATERIALIZED VIEW odd.a_matview AS SELECT * FROM balances;
 CREATE SEQUENCE odd.a_sequence;
 CREATE TABLE odd.a_partitioned (LIKE balances) PARTITION BY HASH (user_id);
 CREATE TABLE odd.a_partition PARTITION OF odd.a_partitioned FOR VALUES WITH (MODULUS 1, REMAINDER 0);
+CREATE TABLE odd.has_unlogged (LIKE balances) PARTITION BY HASH (user_id);
+CREATE UNLOGGED TABLE odd.unlogged_leaf PARTITION OF odd.has_unlogged FOR VALUES WITH (MODULUS 1, REMAINDER 0);
+CREATE TABLE odd.has_ruled (LIKE balances) PARTITION BY HASH (user_id);
+CREATE TABLE odd.ruled_leaf PARTITION OF odd.has_ruled FOR VALUES WITH (MODULUS 1, REMAINDER 0);
+CREATE RULE no_update AS ON UPDATE TO odd.ruled_leaf DO INSTEAD NOTHING;
 CREATE TABLE odd.a_parent (LIKE balances INCLUDING ALL);
 CREATE TABLE odd.a_child () INHERITS (odd.a_parent);
 CREATE UNLOGGED TABLE odd.unlogged (LIKE balances INCLUDING ALL);
@@ -29,7 +34,7 @@ CREATE FOREIGN DATA WRAPPER no_wrapper;
 CREATE SERVER no_server FOREIGN DATA WRAPPER no_wrapper;
 CREATE FOREIGN TABLE odd.a_foreign (user_id uuid) SERVER no_server;
 SELECT r.relation, a.check_name, a.passed, a.detail, a.hint
-FROM unnest('{odd.a_view,odd.a_matview,odd.a_sequence,odd.a_partitioned,odd.a_partition,odd.a_parent,odd.a_child,odd.unlogged,odd.ruled,odd.a_foreign,ledger.accounts,pg_class}'::text[])
+FROM unnest('{odd.a_view,odd.a_matview,odd.a_sequence,odd.a_partitioned,odd.a_partition,odd.has_unlogged,odd.has_ruled,odd.a_parent,odd.a_child,odd.unlogged,odd.ruled,odd.a_foreign,ledger.accounts,pg_class}'::text[])
 	WITH ORDINALITY AS r (relation, n), ledger.attach_legacy(r.relation::regclass) a
 WHERE a.check_name IN ('table', 'attached')
 ORDER BY r.n, a.check_name DESC;
@@ -116,6 +121,7 @@ CREATE TABLE odd.busy (
 	CONSTRAINT later UNIQUE (account_no) DEFERRABLE
 );
 CREATE TRIGGER touch BEFORE UPDATE ON odd.busy FOR EACH ROW EXECUTE FUNCTION odd.touch();
+CREATE CONSTRAINT TRIGGER at_once AFTER UPDATE ON odd.busy FOR EACH ROW EXECUTE FUNCTION odd.touch();
 CREATE CONSTRAINT TRIGGER at_commit AFTER UPDATE ON odd.busy DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION odd.touch();
 ALTER TABLE odd.busy ENABLE ROW LEVEL SECURITY;
 INSERT INTO odd.busy (user_id, buying_power, pending_deposits, currency, region, updated_at) VALUES (:alice, -1, 'NaN', 'EUR', 'x', now());
@@ -170,9 +176,9 @@ SELECT action, capture, reason, changed_by FROM ledger.legacy_log WHERE legacy =
 SELECT check_name, detail FROM ledger.attach_legacy() WHERE check_name IN ('not_attached', 'attached');
 SELECT ledger.detach_legacy('balances');
 -- The owner's own rights are looked at as well.
-REVOKE UPDATE ON balances FROM regress_ledger_owner;
+REVOKE SELECT, INSERT, UPDATE ON balances FROM regress_ledger_owner;
 SELECT check_name, passed, detail, hint FROM ledger.attach_legacy() WHERE check_name IN ('owner_rights', 'attached');
-GRANT UPDATE ON balances TO regress_ledger_owner;
+GRANT SELECT, INSERT, UPDATE ON balances TO regress_ledger_owner;
 
 -- A table that was dropped without being detached.
 CREATE TABLE odd.gone (user_id uuid PRIMARY KEY, buying_power numeric, pending_deposits numeric);

@@ -63,6 +63,13 @@ SELECT session_role, acting_role, application_name, statement, before ->> 'pendi
 	at <= clock_timestamp() AS at, xact < pg_current_xact_id() AS xact
 	FROM ledger.legacy_writes ORDER BY id DESC LIMIT 1;
 SELECT role, application_name, statement, count FROM ledger.legacy_writers ORDER BY last_seen DESC LIMIT 2;
+-- in another role than the session's; of a long statement the beginning, in whole characters
+SET ROLE regress_ledger_app;
+\set ECHO none
+SELECT format('UPDATE balances SET pending_deposits = pending_deposits + 0.5 /*%s*/ WHERE user_id = %L', repeat('€', 1000), :bob) \gexec
+\set ECHO all
+RESET ROLE;
+SELECT session_role = session_user AS session, acting_role, octet_length(statement), right(statement, 1) FROM ledger.legacy_writes ORDER BY id DESC LIMIT 1;
 
 -- The opening takes the row as it stands; a write of the very transaction
 -- that opens is not what the user had.

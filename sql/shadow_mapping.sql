@@ -115,6 +115,21 @@ SELECT what, public.raises(what) FROM unnest(ARRAY[
 	'INSERT INTO wallets VALUES (1, ''usd'', 5, ''ledger'')',
 	'DELETE FROM wallets WHERE currency = ''EUR''',
 	'UPDATE wallets SET updated_at = now()']) AS what;
+-- But in the replica role, and where the ledger's own data is being restored:
+-- its log has rows that its sequence has not given out yet.
+SET session_replication_role = replica;
+UPDATE wallets SET balance_cents = balance_cents + 1 WHERE customer = 3 AND currency = 'EUR';
+RESET session_replication_role;
+SELECT ledger.uuid_to_integer(user_id) AS customer, kind, note FROM ledger.legacy_writes ORDER BY id DESC LIMIT 1;
+SELECT bypasses FROM ledger.stat_shadow;
+SELECT count(*) AS before FROM ledger.legacy_writes \gset
+SELECT setval('ledger.legacy_log_id_seq', 1, false);
+BEGIN;
+INSERT INTO wallets VALUES (6, 'EUR', 1, 'ledger'), (6, 'USD', 1, 'ledger');
+SELECT count(*) - :before AS captured FROM ledger.legacy_writes;
+ROLLBACK;
+SELECT setval('ledger.legacy_log_id_seq', max(id)) = max(id) AS restored FROM ledger.legacy_log;
+SELECT public.raises($$INSERT INTO wallets VALUES (6, 'USD', 1, 'ledger')$$);
 RESET ledger.capture;
 -- The source of balances.
 SELECT balance_source FROM ledger.configure(balance_source => 'legacy');
@@ -169,6 +184,18 @@ FROM unnest('{"app.to_uuid,app.nowhere","app.from_uuid,app.to_uuid","app.to_uuid
 	ledger.attach_legacy('coded', :'mapping', 'code', key_functions => string_to_array(f.functions, ',')) a
 WHERE NOT a.passed AND a.check_name IN ('key_functions', 'key_values', 'key_column')
 ORDER BY f.n;
+INSERT INTO coded VALUES ('d-1', 7);
+SELECT detail FROM ledger.legacy_preflight('coded', :'mapping', 'code', key_functions => '{app.to_uuid,app.from_uuid}') WHERE check_name = 'key_values';
+DELETE FROM coded WHERE code = 'd-1';
+CREATE ROLE regress_ledger_coder;
+ALTER TABLE coded OWNER TO regress_ledger_coder;
+SELECT detail FROM ledger.legacy_preflight('coded', :'mapping', 'code', key_functions => '{app.to_uuid,app.from_uuid}') WHERE check_name = 'key_functions';
+GRANT USAGE ON SCHEMA app TO regress_ledger_coder;
+REVOKE EXECUTE ON FUNCTION app.to_uuid FROM PUBLIC;
+SELECT detail FROM ledger.legacy_preflight('coded', :'mapping', 'code', key_functions => '{app.to_uuid,app.from_uuid}') WHERE check_name = 'key_functions';
+ALTER TABLE coded OWNER TO CURRENT_USER;
+DROP OWNED BY regress_ledger_coder;
+DROP ROLE regress_ledger_coder;
 SELECT check_name, detail, hint FROM ledger.attach_legacy('coded', :'mapping', 'code', key_functions => '{app.to_uuid,app.from_uuid}')
 	WHERE check_name IN ('key_functions', 'key_values', 'key_order', 'attached');
 SELECT key_kind, key_functions FROM ledger.legacy_mappings WHERE legacy = 'coded'::regclass;
@@ -186,15 +213,32 @@ SELECT public.raises('UPDATE coded SET amount = 0');
 SELECT shadow_mode FROM ledger.configure(shadow_mode => false);
 SELECT ledger.detach_legacy('coded');
 
+-- An amount that no number of units is.
+CREATE TABLE thirds (user_id uuid PRIMARY KEY, n numeric NOT NULL DEFAULT 0);
+SELECT passed FROM ledger.attach_legacy('thirds', '{"columns": [{"column": "n", "accounts": ["usdc_balance"], "unit": 3}]}') WHERE check_name = 'attached';
+SELECT shadow_mode FROM ledger.configure(shadow_mode => true);
+SELECT ledger.credit_user_usdc(:dave, 3, 'one unit') > 0 AS posted;
+SELECT ledger.credit_user_usdc(:dave, 1, 'a third') > 0 AS posted;
+SELECT ledger.credit_user_usdc(:dave, 2, 'the rest') > 0 AS posted;
+SELECT n FROM thirds;
+SELECT note FROM ledger.discrepancies WHERE user_id = :dave ORDER BY id;
+SELECT shadow_mode FROM ledger.configure(shadow_mode => false);
+SELECT ledger.detach_legacy('thirds');
+
 -- What cannot be mapped, each with its hint.
 CREATE TABLE unfit (user_id uuid, floating float8, cash money, words text, n numeric, currency text, PRIMARY KEY (user_id, currency));
 SELECT check_name, detail, hint FROM ledger.legacy_preflight('unfit',
 	'{"columns": [{"column": "floating", "accounts": ["usdc_balance"]}, {"column": "cash", "accounts": ["fiat_exposure"]}, {"column": "words", "accounts": ["pending_investment"]}]}')
 	WHERE NOT passed AND check_name IN ('mapped_columns', 'key_column');
+SELECT detail FROM ledger.legacy_preflight('unfit', '{"columns": [{"column": "n", "accounts": ["usdc_balance"]}]}', 'n') WHERE check_name = 'mapped_columns';
 SELECT check_name, detail, hint FROM ledger.legacy_preflight('unfit',
 	'{"columns": [{"column": "n", "accounts": ["usdc_balance"], "where": {"region": 1}}]}') WHERE NOT passed AND check_name IN ('conditions', 'key_column');
 SELECT check_name, detail, hint FROM ledger.legacy_preflight('unfit',
 	'{"columns": [{"column": "n", "accounts": ["usdc_balance"], "where": {"currency": "USDC", "n": 1}}], "constants": {"currency": "USD"}}') WHERE NOT passed AND check_name IN ('conditions', 'constants');
+CREATE TABLE rows (user_id uuid PRIMARY KEY, n numeric);
+INSERT INTO rows SELECT gen_random_uuid(), n FROM unnest('{99999999999999999999,0.000000000000000001,0,NULL,-1,NaN,Infinity,100000000000000000000,0.0000000000000000001}'::numeric[]) n;
+SELECT detail FROM ledger.legacy_preflight('rows', '{"columns": [{"column": "n", "accounts": ["usdc_balance"]}]}') WHERE check_name = 'rows';
+DROP TABLE rows;
 ALTER TABLE unfit ALTER currency TYPE int USING 1;
 SELECT check_name, detail, hint FROM ledger.legacy_preflight('unfit',
 	'{"columns": [{"column": "n", "accounts": ["usdc_balance"], "where": {"currency": "USDC"}}]}') WHERE NOT passed AND check_name = 'condition_values';

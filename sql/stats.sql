@@ -36,6 +36,10 @@ SELECT ledger.read_timings_store(array_fill(0::bigint, ARRAY[109]) || 10000::big
 SELECT ledger_p95_ms = ledger.latency_bound(108) AS longest FROM ledger.read_latency(NULL);
 SELECT source, bucket, count FROM ledger.read_timings ORDER BY source, bucket;
 
+-- a call that had nothing to post has posted nothing
+SELECT ledger.release_reservation('00000000-0000-4000-8000-00000000000a') IS NULL AS nothing;
+SELECT calls, posted, replayed, refused, failed FROM ledger.stat_operations WHERE operation = 'release_reservation';
+
 -- who may delete is the worker alone
 DELETE FROM ledger.read_timings;
 

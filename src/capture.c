@@ -263,7 +263,7 @@ report_double_write(const Write *write)
 	CompareColumn *columns;
 	int			n;
 
-	CommandCounterIncrement();
+	/* what store_write() executed has made the write visible */
 	PushActiveSnapshot(GetTransactionSnapshot());
 	n = ledger_compare_user(&write->user_id, &columns);
 	PopActiveSnapshot();

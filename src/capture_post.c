@@ -171,7 +171,6 @@ fill_request(Captured *captured)
 	captured->request = request;
 	request->has_user = true;
 	request->user_id = captured->users[0].user_id;
-	request->posted_by = captured->role;
 	request->is_opening = true; /* nothing to lock or mirror: see above */
 	request->description = cstring_to_text(psprintf("outside write to %s", captured->table->name));
 	request->metadata = metadata(captured);
@@ -422,12 +421,14 @@ ledger_capture_post(PG_FUNCTION_ARGS)
 	tuple = trigger->tg_trigtuple;
 	desc = RelationGetDescr(trigger->tg_relation);
 	captured.table = table_of(DatumGetInt16(get(tuple, desc, "mapping_id")));
-	/* a row that is not this transaction's own capture, put in by hand */
-	if (captured.table == NULL || !ledger_own_writes_any())
+	if (captured.table == NULL)
 		return PointerGetDatum(NULL);
 	captured.role = TextDatumGetCString(get(tuple, desc, "acting_role"));
 	gather(&captured, DatumGetUUIDP(get(tuple, desc, "user_id")));
-	/* an earlier one's event posts them all, or a posting of the user's has come first */
+	/*
+	 * An earlier one's event posts them all, or a posting of the user's has
+	 * come first, or it is a row that somebody has put in by hand.
+	 */
 	id = DatumGetInt64(get(tuple, desc, "id"));
 	if (captured.nids > 0 && captured.ids[0] == id)
 	{

@@ -527,8 +527,7 @@ write_journal(PostingRequest *request)
 
 	header.has_key = request->key_text != NULL;
 	header.key = request->key;
-	header.posted_by = request->posted_by ? request->posted_by :
-		GetUserNameFromId(GetUserId(), false);
+	header.posted_by = GetUserNameFromId(GetUserId(), false);
 	header.description = request->description;
 	header.metadata = request->metadata;
 	request->transaction_id = nextval_internal(ledger_relation_oid("transaction_id_seq"), false);

@@ -60,7 +60,6 @@ typedef struct PostingRequest
 	const char *reference_type;
 	text	   *description;
 	Jsonb	   *metadata;
-	const char *posted_by;		/* NULL: the current role */
 	bool		has_effective_at;
 	TimestampTz effective_at;
 	int64		reverses;		/* 0: not a reversal */

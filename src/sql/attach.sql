@@ -127,20 +127,15 @@ CREATE FUNCTION ledger.legacy_deferred(legacy regclass) RETURNS text
 	LANGUAGE sql STABLE PARALLEL SAFE SECURITY INVOKER
 	SET search_path = pg_catalog, pg_temp
 AS $$
-	SELECT string_agg(quote_ident(d.name), ', ' ORDER BY d.name)
+	/* constraint triggers and what a unique index enforces have a row there too */
+	SELECT string_agg(quote_ident(d.conname), ', ' ORDER BY d.conname)
 	FROM (
-		SELECT k.conname AS name FROM pg_constraint k
+		SELECT DISTINCT k.conname FROM pg_constraint k
 		WHERE k.conrelid IN (SELECT ledger.legacy_relations(legacy)) AND k.condeferrable AND k.conparentid = 0
-		UNION
-		SELECT g.tgname FROM pg_trigger g
-		WHERE g.tgrelid IN (SELECT ledger.legacy_relations(legacy)) AND NOT g.tgisinternal AND g.tgconstraint <> 0 AND g.tgparentid = 0
-		UNION
-		SELECT i.relname FROM pg_index x JOIN pg_class i ON i.oid = x.indexrelid
-		WHERE x.indrelid IN (SELECT ledger.legacy_relations(legacy)) AND NOT x.indimmediate AND NOT i.relispartition
 	) d
 $$;
 REVOKE ALL ON FUNCTION ledger.legacy_deferred(regclass) FROM PUBLIC;
-COMMENT ON FUNCTION ledger.legacy_deferred(regclass) IS 'Internal: names of deferrable constraints and constraint triggers; NULL: none.';
+COMMENT ON FUNCTION ledger.legacy_deferred(regclass) IS 'Internal: names of constraints and constraint triggers that are deferrable; NULL: none.';
 
 /*
  * All checks in their order; required are those that attach_legacy() insists
@@ -171,6 +166,7 @@ BEGIN
 			CASE WHEN r.missing IS NOT NULL THEN format('GRANT ALL ON %s TO %s.', legacy, table_owner::regrole) END
 		FROM (SELECT string_agg(p, ', ') AS missing FROM unnest(ARRAY['SELECT', 'INSERT', 'UPDATE']) p
 			WHERE NOT has_table_privilege(table_owner, legacy, p)) r;
+	sound := sound AND has_table_privilege(table_owner, legacy, 'SELECT');
 	RETURN QUERY SELECT 'not_attached', a.n = 0, true,
 			CASE WHEN a.n = 0 THEN 'The table is not attached.' ELSE 'The table is attached already.' END,
 			CASE WHEN a.n > 0 THEN 'Call detach_legacy() first to attach it with another mapping.' END
