@@ -185,12 +185,6 @@ ROLLBACK TO b;
 SELECT ledger.backfill_pid() = pg_backend_pid() AS mine;
 ROLLBACK;
 SELECT ledger.backfill_pid() IS NULL AS free;
--- One that begins in a transaction that is rolled back holds nothing.
-BEGIN;
-SELECT ledger.backfill_begin(NULL) > 0 AS begun;
-SELECT ledger.backfill_pid() = pg_backend_pid() AS mine;
-ROLLBACK;
-SELECT ledger.backfill_pid();
 -- A table that is detached in the middle of a run is left out, with who is waited for in it.
 INSERT INTO balances (user_id, buying_power) VALUES ('00000000-0000-4000-8000-000000000051', 1), ('00000000-0000-4000-8000-000000000052', 1);
 SELECT ledger.backfill_begin(NULL) AS run \gset
