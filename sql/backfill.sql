@@ -248,6 +248,13 @@ SELECT * FROM ledger.backfill_step(1, 1);
 SELECT ledger.backfill_next(1);
 SELECT ledger.backfill_stop(1, 'paused');
 RESET SESSION AUTHORIZATION;
+SELECT ledger.backfill_begin(NULL) AS run \gset
+SET SESSION AUTHORIZATION regress_backfill_admin;
+SELECT * FROM ledger.backfill_step(:run, 1);
+SELECT ledger.backfill_end(:run, 'not mine', true);
+RESET SESSION AUTHORIZATION;
+SELECT ledger.backfill_end(:run, NULL, false);
+SELECT ledger.cancel_backfill() = :run AS cancelled;
 GRANT regress_backfill_owner TO regress_backfill_admin;
 SET SESSION AUTHORIZATION regress_backfill_admin;
 CALL ledger.backfill();

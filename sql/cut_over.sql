@@ -154,6 +154,7 @@ SELECT * FROM now;
 SELECT old_name, regexp_replace(new_name, '\d+', 'today') AS new_name, reason, restored_at, dropped_at FROM ledger.retirements;
 SELECT to_regclass('public.balances') IS NULL AS gone, (SELECT count(*) FROM pg_class WHERE relname LIKE 'balances_retired_%' AND relkind = 'r') AS kept;
 CALL ledger.backfill();
+SELECT raises('SELECT ledger.backfill_step(1, 10)');
 SELECT ledger.credit_user_usdc(:alice, 7, 'nobody mirrors it') > 0 AS posted;
 SELECT ledger.debit_user_usdc(:bob, 4, 'nor this') > 0 AS posted;
 SELECT ledger.credit_user_usdc('00000000-0000-4000-8000-00000000000e', 9, 'new') > 0 AS posted;

@@ -123,18 +123,26 @@ SELECT ledger.post('payment', ARRAY[ROW(ledger.open_account('usdc_balance', :ali
 CALL ledger.run_reconciliation('incremental');
 SELECT * FROM public.runs ORDER BY id OFFSET 2;
 
--- In a transaction block: what is written before it and after it, also where
--- transactions with higher xids have ended meanwhile.
+-- In a transaction block: what is written before it and after it.
 BEGIN;
 SELECT ledger.credit_user_usdc(:dave, 1, 'x');
-SAVEPOINT s;
-UPDATE public.balances SET updated_at = now() WHERE user_id = :dave;
-ROLLBACK TO s;
 CALL ledger.run_reconciliation('incremental');
 UPDATE public.balances SET pending_deposits = 77 WHERE user_id = :dave;
 COMMIT;
 SELECT last_transaction_id, last_write_id FROM ledger.reconciliation_runs ORDER BY id DESC LIMIT 1;
 SELECT * FROM public.incremental;
+-- also where transactions with higher xids have ended meanwhile
+BEGIN;
+UPDATE public.balances SET buying_power = buying_power + 1 WHERE user_id = :alice;
+SAVEPOINT s;
+UPDATE public.balances SET buying_power = buying_power + 1 WHERE user_id = :alice;
+ROLLBACK TO s;
+UPDATE public.balances SET buying_power = buying_power - 1 WHERE user_id = :alice;
+CALL ledger.run_reconciliation('incremental');
+UPDATE public.balances SET buying_power = buying_power + 1 WHERE user_id = :alice;
+COMMIT;
+SELECT * FROM public.incremental;
+UPDATE public.balances SET buying_power = buying_power - 1 WHERE user_id = :alice;
 BEGIN ISOLATION LEVEL REPEATABLE READ;
 CALL ledger.run_reconciliation();
 COMMIT;
@@ -283,6 +291,17 @@ INSERT INTO ledger.reconciliation_runs (scope, tolerance, options, started_at, s
 	FROM ledger.reconciliation_runs WHERE scope = 'full' ORDER BY id DESC LIMIT 1 RETURNING id AS left_over \gset
 SELECT ledger.cancel_reconciliation(0), ledger.cancel_reconciliation(:left_over) AS cancelled, ledger.cancel_reconciliation() AS again;
 SELECT status, note FROM ledger.reconciliation_runs WHERE id = :left_over;
+-- an index of some of the rows is not read for all of them
+BEGIN;
+CREATE TABLE public.parts (user_id uuid NOT NULL, amount numeric NOT NULL);
+CREATE UNIQUE INDEX large ON public.parts (user_id) WHERE amount > 10;
+ALTER TABLE public.parts ADD PRIMARY KEY (user_id);
+INSERT INTO public.parts VALUES ('00000000-0000-4000-8000-000000000006', 6), ('00000000-0000-4000-8000-000000000007', 70);
+SELECT shadow_mode FROM ledger.configure(shadow_mode => false);
+SELECT ledger.detach_legacy('public.balances');
+SELECT passed FROM ledger.attach_legacy('public.parts', '{"columns": [{"column": "amount", "accounts": ["usdc_balance"]}]}') WHERE check_name = 'attached';
+SELECT right(user_id::text, 1) AS who, legacy_value, status FROM ledger.reconcile() WHERE user_id < :alice;
+ROLLBACK;
 -- not where a table was attached since
 BEGIN;
 CREATE TABLE public.more (user_id uuid PRIMARY KEY, amount numeric NOT NULL DEFAULT 0);

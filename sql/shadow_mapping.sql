@@ -111,6 +111,7 @@ SET ledger.capture = 'refuse';
 SELECT what, public.raises(what) FROM unnest(ARRAY[
 	'UPDATE wallets SET balance_cents = balance_cents + 1 WHERE currency = ''EUR''',
 	'UPDATE wallets SET currency = ''USDT'' WHERE customer = 1 AND currency = ''EUR''',
+	'UPDATE wallets SET customer = 4 WHERE customer = 3 AND currency = ''EUR''',
 	'UPDATE wallets SET source = ''app'' WHERE customer = 1 AND currency = ''USD''',
 	'INSERT INTO wallets VALUES (1, ''usd'', 5, ''ledger'')',
 	'DELETE FROM wallets WHERE currency = ''EUR''',
@@ -212,6 +213,14 @@ SELECT public.raises(format('SELECT ledger.credit_user_usdc(%L, 1, %L)', ledger.
 SELECT public.raises('UPDATE coded SET amount = 0');
 SELECT shadow_mode FROM ledger.configure(shadow_mode => false);
 SELECT ledger.detach_legacy('coded');
+
+-- A row without a value in a condition's column is of none.
+CREATE TABLE loose (customer int NOT NULL, currency text, cents bigint, UNIQUE (customer, currency));
+SELECT passed FROM ledger.attach_legacy('loose', '{"columns": [{"column": "cents", "accounts": ["usdc_balance"], "unit": 0.01, "where": {"currency": "USDC"}}]}', 'customer') WHERE check_name = 'attached';
+INSERT INTO loose VALUES (9, NULL, 100);
+UPDATE loose SET currency = 'USDC';
+SELECT operation, deltas, note FROM ledger.legacy_writes WHERE user_id = ledger.integer_to_uuid(9) ORDER BY id;
+SELECT ledger.detach_legacy('loose');
 
 -- An amount that no number of units is.
 CREATE TABLE thirds (user_id uuid PRIMARY KEY, n numeric NOT NULL DEFAULT 0);
