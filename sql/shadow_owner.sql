@@ -28,12 +28,21 @@ END
 $$;
 CREATE CONSTRAINT TRIGGER take AFTER INSERT ON shop.later DEFERRABLE INITIALLY DEFERRED
 	FOR EACH ROW EXECUTE FUNCTION shop.take();
+CREATE FUNCTION shop.name() RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+	IF current_user <> 'regress_ledger_shop' THEN
+		RAISE EXCEPTION 'a key function runs as %', current_user;
+	END IF;
+END
+$$;
 CREATE FUNCTION shop.leave() RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
 	IF current_setting('shop.leave', true) = 'event' THEN
 		INSERT INTO shop.later VALUES (1);
 	ELSIF current_setting('shop.leave', true) = 'path' THEN
 		PERFORM set_config('search_path', 'shop', false);
+	ELSIF current_setting('shop.leave', true) = 'name' THEN
+		PERFORM name();
 	END IF;
 END
 $$;
@@ -43,7 +52,12 @@ BEGIN
 	RETURN substr($1, 3)::uuid;
 END
 $$;
-CREATE FUNCTION shop.key_of(uuid) RETURNS text LANGUAGE sql IMMUTABLE STRICT AS $$ SELECT 'c-' || $1 $$;
+CREATE FUNCTION shop.key_of(uuid) RETURNS text LANGUAGE plpgsql IMMUTABLE STRICT AS $$
+BEGIN
+	PERFORM shop.leave();
+	RETURN 'c-' || $1;
+END
+$$;
 CREATE TABLE shop.balances (
 	user_id text PRIMARY KEY,
 	buying_power numeric NOT NULL DEFAULT 0,
@@ -95,7 +109,26 @@ SHOW search_path;
 RESET search_path;
 RESET SESSION AUTHORIZATION;
 TABLE shop.noted;
-SELECT user_id, buying_power, pending_deposits FROM shop.balances;
+
+-- A key function runs as the owner and finds his names, whoever writes the table
+-- or posts for a user who has no row, in whatever search_path.
+DROP TRIGGER audited ON shop.balances;
+GRANT SELECT, INSERT, UPDATE ON shop.balances TO regress_ledger_service;
+SET SESSION AUTHORIZATION regress_ledger_service;
+CREATE FUNCTION service.name() RETURNS void LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'found by %', current_user; END $$;
+SET search_path = service;
+SET shop.leave = 'name';
+UPDATE shop.balances SET buying_power = buying_power + 3;
+UPDATE shop.balances SET buying_power = buying_power - 3;
+INSERT INTO shop.balances VALUES ('c-' || :bob, 7, 0);
+SELECT ledger.credit_user_usdc(:carol, 2, 'the first') > 0 AS posted;
+SELECT usdc_balance, fiat_exposure FROM ledger.get_user_balance(:bob);
+SELECT usdc_balance, pg_catalog.current_setting('search_path') FROM ledger.get_user_balance(:carol);
+RESET search_path;
+RESET shop.leave;
+RESET SESSION AUTHORIZATION;
+SELECT operation, acting_role, deltas FROM ledger.legacy_writes ORDER BY id;
+SELECT user_id, buying_power, pending_deposits FROM shop.balances ORDER BY 1;
 
 -- A table that is gone when its rows are counted.
 \set VERBOSITY terse
