@@ -234,13 +234,19 @@ SELECT balance_source FROM ledger.configure(balance_source => 'ledger', strict_m
 SELECT gate, observed FROM closed;
 ROLLBACK;
 
--- A copy of the database.
-BEGIN;
+-- A copy of the database: who is in it has connected to it.
 ALTER TABLE ledger.identity DISABLE TRIGGER guard;
-UPDATE ledger.identity SET database_oid = 1;
+UPDATE ledger.identity SET database_oid = database_oid + 1;
 ALTER TABLE ledger.identity ENABLE ALWAYS TRIGGER guard;
+\c -
+SET client_min_messages = error;
 SELECT * FROM closed;
-ROLLBACK;
+ALTER TABLE ledger.identity DISABLE TRIGGER guard;
+UPDATE ledger.identity SET database_oid = database_oid - 1;
+ALTER TABLE ledger.identity ENABLE ALWAYS TRIGGER guard;
+\c -
+SET client_min_messages = error;
+SELECT * FROM closed;
 
 -- What was found before this database became the ledger's counts for nothing.
 BEGIN;
