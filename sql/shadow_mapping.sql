@@ -222,6 +222,26 @@ UPDATE loose SET currency = 'USDC';
 SELECT operation, deltas, note FROM ledger.legacy_writes WHERE user_id = ledger.integer_to_uuid(9) ORDER BY id;
 SELECT ledger.detach_legacy('loose');
 
+-- Ranges of users, from and to ids that stand for no integer, or beyond them all.
+CREATE TABLE numbered (id bigint PRIMARY KEY, amount numeric NOT NULL);
+INSERT INTO numbered VALUES (-9223372036854775808, 1), (-1, 2), (0, 3), (4611686018427387904, 4), (9223372036854775807, 5);
+SELECT passed FROM ledger.attach_legacy('numbered', '{"columns": [{"column": "amount", "accounts": ["usdc_balance"]}]}', 'id') WHERE check_name = 'attached';
+SELECT r.first, r.last, (SELECT string_agg(d.legacy_value::text, ' ' ORDER BY d.user_id)
+	FROM ledger.reconcile_range(r.first, r.last, 0, 1, 0) d WHERE d.legacy_column = 'amount') AS found
+FROM (VALUES (NULL::uuid, NULL::uuid),
+	('00000000-0000-0000-0000-000000000000', '00000000-0000-7fff-ffff-ffffffffffff'),
+	(NULL, ledger.integer_to_uuid(-9223372036854775808)),
+	(ledger.integer_to_uuid(-9223372036854775807), ledger.integer_to_uuid(-1)),
+	(ledger.integer_to_uuid(0), ledger.integer_to_uuid(4611686018427387903)),
+	('00000000-0000-8001-c000-000000000000', '00000000-0000-8002-7fff-ffffffffffff'),
+	(ledger.integer_to_uuid(1), '00000000-0000-8003-8000-000000000000'),
+	(ledger.integer_to_uuid(9223372036854775806), ledger.integer_to_uuid(9223372036854775806)),
+	(ledger.integer_to_uuid(9223372036854775806), ledger.integer_to_uuid(9223372036854775807)),
+	(ledger.integer_to_uuid(9223372036854775807), 'ffffffff-ffff-ffff-ffff-ffffffffffff'),
+	('00000000-0000-8003-c000-000000000000', 'ffffffff-ffff-ffff-ffff-ffffffffffff'),
+	(ledger.integer_to_uuid(5), ledger.integer_to_uuid(-5))) r (first, last);
+SELECT ledger.detach_legacy('numbered');
+
 -- An amount that no number of units is.
 CREATE TABLE thirds (user_id uuid PRIMARY KEY, n numeric NOT NULL DEFAULT 0);
 SELECT passed FROM ledger.attach_legacy('thirds', '{"columns": [{"column": "n", "accounts": ["usdc_balance"], "unit": 3}]}') WHERE check_name = 'attached';
