@@ -11,13 +11,13 @@
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
-#include "tcop/pquery.h"
 #include "utils/builtins.h"
 #include "utils/resowner.h"
 #include "utils/uuid.h"
 
 #include "args.h"
 #include "catch_up.h"
+#include "procedure.h"
 
 #define BATCH			100		/* users that are repaired in one transaction */
 #define MAX_TRIES		5		/* of a repair that met somebody */
@@ -76,13 +76,6 @@ repair_user(Datum user_id, const char *direction, text *reason)
 	return done;
 }
 
-static void
-commit(void)
-{
-	SPI_commit();
-	EnsurePortalSnapshotExists();
-}
-
 /* In batches, each a transaction. */
 void
 ledger_catch_up(ArrayType *users, const char *direction, text *reason, CaughtUp *result)
@@ -100,9 +93,9 @@ ledger_catch_up(ArrayType *users, const char *direction, text *reason, CaughtUp 
 		if (!repair_user(list[i], direction, reason))
 			failed[nfailed++] = list[i];
 		if (i % BATCH == BATCH - 1)
-			commit();
+			ledger_procedure_commit();
 	}
-	commit();
+	ledger_procedure_commit();
 	result->users = n;
 	result->nfailed = nfailed;
 	result->failed = PointerGetDatum(construct_array(failed, nfailed, UUIDOID, UUID_LEN, false,

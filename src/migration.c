@@ -29,7 +29,6 @@
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "nodes/parsenodes.h"
-#include "tcop/pquery.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/datum.h"
@@ -45,6 +44,7 @@
 #include "errors.h"
 #include "legacy.h"
 #include "owner.h"
+#include "procedure.h"
 #include "store.h"
 
 #define LOCK_WAIT_MS	10000
@@ -69,13 +69,8 @@ begin_call(FunctionCallInfo fcinfo, const char *command)
 	PreventCommandDuringRecovery(command);
 	if (SPI_connect_ext(SPI_OPT_NONATOMIC) != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
-}
-
-static void
-commit(void)
-{
-	SPI_commit();
-	EnsurePortalSnapshotExists();
+	if (IsolationUsesXactSnapshot())
+		ledger_procedure_commit();
 }
 
 static text *
@@ -261,7 +256,7 @@ mark_now(const Mark *before)
 
 	for (;;)
 	{
-		commit();
+		ledger_procedure_commit();
 		mark = read_mark("SELECT * FROM ledger.migration_mark()");
 		if (ends_before(&first, &mark))
 		{
@@ -313,7 +308,7 @@ check_before(Check *check)
 		if (now.different > 0 || now.users < FEW_USERS)
 			break;
 	}
-	commit();
+	ledger_procedure_commit();
 	return from;
 }
 
@@ -476,7 +471,7 @@ report_rehearsal(const CutOver *cut)
 				 " held_ms, predicted_stall_ms, users_checked, users_different, blockers)"
 				 " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
 				 lengthof(types), types, values, cut->locked.blockers ? NULL : "        n");
-	commit();
+	ledger_procedure_commit();
 	if (cut->gates.list)
 		ereport(NOTICE, (errmsg("closed gates: %s", cut->gates.list),
 						 errdetail_internal("%s", cut->gates.detail)));
@@ -539,7 +534,7 @@ ledger_cut_over(PG_FUNCTION_ARGS)
 		switch_over(&cut);
 		raise_disarmed();
 		raise_different(&cut.under, "at the cut-over");
-		commit();
+		ledger_procedure_commit();
 		ereport(NOTICE,
 				(errmsg("cut over: the ledger alone is written, the mirror goes on"),
 				 errdetail("The locks took %.0f ms and were held for %.0f ms; " INT64_FORMAT " users were compared under them.",
@@ -625,7 +620,7 @@ catch_up(RollBack *back, const char *direction)
 			   1, types, values, NULL))
 		return;
 	users = datumCopy(column(1, &isnull), false, -1);
-	commit();
+	ledger_procedure_commit();
 	ledger_catch_up(DatumGetArrayTypeP(users), direction, back->reason, &back->caught);
 }
 
@@ -648,7 +643,7 @@ bring_back(RollBack *back)
 	ledger_settings_change(&new, back->reason);
 	/* 0 would say that there is none */
 	note_begun(back, Max(last_id, 1));
-	commit();
+	ledger_procedure_commit();
 }
 
 /* The state that is gone back to; false: it is there already. */
@@ -673,7 +668,7 @@ switch_back(RollBack *back, bool note)
 			note_begun(back, 0);
 		ledger_settings_change(&new, back->reason);
 	}
-	commit();
+	ledger_procedure_commit();
 	return changes;
 }
 
@@ -696,7 +691,7 @@ record_differences(void)
 	options.allow_nonatomic = true;
 	if (SPI_execute_extended("CALL ledger.run_reconciliation()", &options) < 0)
 		elog(ERROR, "could not run a reconciliation");
-	commit();
+	ledger_procedure_commit();
 }
 
 static void
@@ -729,7 +724,7 @@ go_back(RollBack *back)
 		 strcmp(back->from_state, "cut_over") != 0))
 		record_differences();
 	note_finished(back);
-	commit();
+	ledger_procedure_commit();
 	ereport(NOTICE,
 			(errmsg("rolled back from %s: shadow mode is on, strict mode off, balances are read from the legacy table",
 					back->from_state),
@@ -828,7 +823,7 @@ ledger_retire_legacy(PG_FUNCTION_ARGS)
 	why = text_column(1);
 	new.phase = LEDGER_RETIRED;
 	ledger_settings_change(&new, reason);
-	commit();
+	ledger_procedure_commit();
 	ereport(NOTICE, (errmsg("retired: the legacy table is %s", why)));
 	SPI_finish();
 	PG_RETURN_VOID();

@@ -19,11 +19,11 @@
 #include "miscadmin.h"
 #include "nodes/parsenodes.h"
 #include "utils/builtins.h"
-#include "utils/guc.h"
 #include "utils/jsonb.h"
 
 #include "args.h"
 #include "owner.h"
+#include "procedure.h"
 
 enum
 {
@@ -90,18 +90,11 @@ begin_run(FunctionCallInfo fcinfo)
 										 lengthof(types), types, values, nulls, &isnull));
 }
 
-/*
- * The next transaction. Its statements have snapshots of their own whatever the
- * session's default is: the begin of a run relies on that.
- */
 static void
 next_transaction(bool atomic)
 {
-	if (atomic)
-		return;
-	SPI_commit();
-	(void) set_config_option("transaction_isolation", "read committed", PGC_USERSET, PGC_S_SESSION,
-							 GUC_ACTION_SET, true, 0, false);
+	if (!atomic)
+		ledger_procedure_commit();
 }
 
 PG_FUNCTION_INFO_V1(ledger_run_reconciliation);
