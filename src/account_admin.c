@@ -149,12 +149,15 @@ find_by_id(Store *accounts, LedgerAccount *account, Snapshot snapshot)
 				 errhint("ledger.account_balances lists the accounts.")));
 }
 
+/* Of a striped account a transaction's snapshot need not see what its stripes hold. */
 static void
-check_closing(const LedgerAccount *account, Snapshot snapshot)
+check_closing(const LedgerAccount *account)
 {
 	LedgerAccount whole = *account;
+	Snapshot	latest = RegisterSnapshot(GetLatestSnapshot());
 
-	ledger_stripe_sum(&whole, snapshot);
+	ledger_stripe_sum(&whole, latest);
+	UnregisterSnapshot(latest);
 	if (ledger_amount_sign(ledger_account_balance(&whole)) != 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
@@ -225,7 +228,7 @@ apply_change(LedgerAccount *account, const AccountChange *change, Snapshot snaps
 	if (change->status)
 	{
 		if (*change->status == LEDGER_ACCOUNT_CLOSED)
-			check_closing(account, snapshot);
+			check_closing(account);
 		account->status = *change->status;
 		if (account->stripes > 0)
 			ledger_stripe_invalidate();

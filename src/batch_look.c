@@ -15,6 +15,7 @@
 
 #include "amount.h"
 #include "batch_parts.h"
+#include "stripe.h"
 
 /* ---- items ----------------------------------------------------------------------- */
 
@@ -265,6 +266,9 @@ find_some(Batch *batch, bool known)
 	{
 		if (!found[i])
 			set_missing(some[i]);
+		/* nobody locks its row, which an old snapshot need not see as it is */
+		else if (list[i]->stripes > 0)
+			ledger_stripe_remember(request->store, list[i]);
 	}
 	pfree(some);
 	pfree(list);
