@@ -75,6 +75,12 @@ SELECT ledger.credit_user_usdc(:alice, 1, 'deposit') > 0 AS posted;
 SELECT ledger.credit_user_usdc(:alice, 1, 'deposit') > 0 AS posted FROM generate_series(1, 3);
 SELECT ledger.credit_user_usdc(:dave, 1, 'deposit') > 0 AS posted;
 DROP INDEX ledger.added_gin, ledger.added_brin;
+-- Where BRIN does not keep an update from being HOT, it alone gets an entry.
+CREATE INDEX added_brin ON ledger.accounts USING brin (version);
+CREATE INDEX added_brin_2 ON ledger.journal USING brin (created_at);
+DO $$ BEGIN FOR i IN 1 .. 300 LOOP PERFORM ledger.credit_user_usdc('00000000-0000-4000-8000-00000000000a', 1, 'deposit'); END LOOP; END $$;
+SELECT result FROM ledger.post_batch(ARRAY[ROW('deposit', NULL, NULL, 1, NULL, :alice, 'system_buffer_usdc', 'usdc_balance', NULL, NULL, NULL, NULL, NULL, NULL)::ledger.transfer]);
+DROP INDEX ledger.added_brin, ledger.added_brin_2;
 
 -- More indexes than 16: a REINDEX CONCURRENTLY has twice as many meanwhile.
 CREATE INDEX added_1 ON ledger.journal (created_at);

@@ -22,13 +22,19 @@
 #define pg_noreturn __attribute__((noreturn))
 #endif
 
-/* table_tuple_update() says which indexes want entries: a bool before 16. */
+/*
+ * table_tuple_update() says which indexes want entries: a bool before 16, since
+ * then perhaps only those that summarize, which do not keep an update from being
+ * HOT.
+ */
 #if PG_VERSION_NUM >= 160000
 typedef TU_UpdateIndexes LedgerUpdateIndexes;
 #define LEDGER_UPDATES_INDEXES(u)	((u) != TU_None)
+#define LEDGER_LEAVES_OUT(u, info)	((u) == TU_Summarizing && !(info)->ii_Summarizing)
 #else
 typedef bool LedgerUpdateIndexes;
 #define LEDGER_UPDATES_INDEXES(u)	(u)
+#define LEDGER_LEAVES_OUT(u, info)	false
 #endif
 
 /* ExecInsertIndexTuples() can leave all but summarizing indexes out since 16. */
@@ -51,6 +57,13 @@ typedef bool LedgerUpdateIndexes;
 	ExecCheckIndexConstraints(rri, slot, estate, conflict, arbiters)
 #define ledger_index_beginscan(heap, index, snapshot, nkeys) \
 	index_beginscan(heap, index, snapshot, nkeys, 0)
+#endif
+
+/* What an index has opened for its inserts is closed, since 17 by who inserted. */
+#if PG_VERSION_NUM >= 170000
+#define ledger_index_insert_cleanup(index, info) index_insert_cleanup(index, info)
+#else
+#define ledger_index_insert_cleanup(index, info) ((void) 0)
 #endif
 
 /* A new page at the end of the relation, locked exclusively and not initialised. */

@@ -506,12 +506,12 @@ ledger_store_index_for_insert(Store *store, int n)
 }
 
 /*
- * Index entries of the row in slot. An update that changes no key
- * (unchanged) needs no uniqueness check: it holds the row's lock, and the
+ * Index entries of the row in slot. An update (its answer; NULL: an insert)
+ * changes no key and needs no uniqueness check: it holds the row's lock, and the
  * check's walk over own dead versions is quadratic.
  */
 static void
-insert_index_entries(Store *store, TupleTableSlot *slot, bool unchanged)
+insert_index_entries(Store *store, TupleTableSlot *slot, const LedgerUpdateIndexes *update)
 {
 	StoreCache *cache = store->cache;
 	EState	   *estate = cache->estate;
@@ -526,15 +526,17 @@ insert_index_entries(Store *store, TupleTableSlot *slot, bool unchanged)
 		IndexUniqueCheck check;
 		Relation	rel;
 
-		if (!index->info->ii_ReadyForInserts)
+		if (!index->info->ii_ReadyForInserts ||
+			(update && LEDGER_LEAVES_OUT(*update, index->info)))
 			continue;
 		if (index->predicate && !ExecQual(index->predicate, econtext))
 			continue;
 		rel = ledger_store_index_for_insert(store, i);
-		check = index->info->ii_Unique && !unchanged ? UNIQUE_CHECK_YES : UNIQUE_CHECK_NO;
+		check = index->info->ii_Unique && update == NULL ? UNIQUE_CHECK_YES : UNIQUE_CHECK_NO;
 		FormIndexDatum(index->info, slot, estate, values, isnull);
 		index_insert(rel, values, isnull, &slot->tts_tid, store->relation,
-					 check, unchanged, index->info);
+					 check, update != NULL, index->info);
+		ledger_index_insert_cleanup(rel, index->info);
 	}
 	ResetExprContext(econtext);
 }
@@ -546,7 +548,7 @@ ledger_store_insert(Store *store, Datum *values, bool *isnull)
 	TupleTableSlot *slot = form_row(store, values, isnull, NULL);
 
 	table_tuple_insert(store->relation, slot, GetCurrentCommandId(true), 0, NULL);
-	insert_index_entries(store, slot, false);
+	insert_index_entries(store, slot, NULL);
 }
 
 /* ---- rows that may be there ------------------------------------------------ */
@@ -634,7 +636,7 @@ ledger_store_update(Store *store, ItemPointer tid, Snapshot snapshot,
 	if (result == TM_Ok)
 	{
 		if (LEDGER_UPDATES_INDEXES(update_indexes))
-			insert_index_entries(store, slot, true);
+			insert_index_entries(store, slot, &update_indexes);
 		*tid = slot->tts_tid;
 	}
 	return result;

@@ -149,6 +149,7 @@ insert_bulk_entries(StoreBulk *bulk)
 						 false, index->info);
 			ResetExprContext(econtext);
 		}
+		ledger_index_insert_cleanup(rel, index->info);
 	}
 }
 
