@@ -18,7 +18,8 @@ use Test::More;
 use Time::HiRes qw(sleep time);
 
 our @EXPORT = qw(ledger_node load_ledger legacy_table attach customer oracle_ok ledger_ok
-  connection code_of client await seconds soak kill_and_start wait_until);
+  connection code_of client await seconds soak kill_and_start kill_process wait_until
+  end_pgbench pauses);
 
 my $lib = dirname(File::Spec->rel2abs(__FILE__));
 
@@ -186,16 +187,78 @@ sub soak
 
 # Kills the postmaster and starts the server again, which is refused as long
 # as a process of the old one is left: one at a long statement does not look.
+# One that was begun while the others were listed, of autovacuum say, ends by itself.
 sub kill_and_start
 {
 	my ($node) = @_;
-	my @processes = split /\n/, $node->safe_psql('postgres', 'SELECT pid FROM pg_stat_activity');
+	my ($postmaster) = slurp_file($node->data_dir . '/postmaster.pid') =~ /^(\d+)/;
+	my @processes = ($postmaster, split /\n/, $node->safe_psql('postgres', 'SELECT pid FROM pg_stat_activity'));
 
 	$node->kill9;
 	kill 'KILL', @processes;
-	wait_until(30, sub { !grep { kill 0, $_ } @processes })
+	wait_until(60, sub { !grep { kill 0, $_ } @processes })
 	  or die "the old server's processes do not end\n";
-	$node->start;
+	wait_until(60, sub { $node->start(fail_ok => 1) }) or die "the server does not start again\n";
+}
+
+# Kills a process of the server, which takes all others with it, and waits
+# until the server has noticed and takes connections again.
+sub kill_process
+{
+	my ($node, $pid) = @_;
+	my $db = connection($node);
+
+	kill 'KILL', $pid or die "no process $pid\n";
+	# the server takes no connection once it has seen the end of the victim
+	wait_until(60, sub { !$db->ping }) or die "the server does not notice\n";
+	wait_until(120, sub { eval { connection($node)->do('SELECT true') } })
+	  or die "the server did not recover\n";
+}
+
+# Ends a pgbench before its time, and waits until its sessions are gone.
+sub end_pgbench
+{
+	my ($node, $run) = @_;
+
+	$run->signal('TERM');
+	eval { $run->finish };
+	wait_until(60, sub { $node->safe_psql('postgres', "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'pgbench'") eq '0' })
+	  or die "pgbench's sessions do not end\n";
+}
+
+# How long the machine itself makes a transaction stand, at each moment: a client
+# writes a row that nobody else knows until the sub that is returned is called,
+# which tells the longest of its transactions in ms.  Where what somebody waits is
+# limited, a machine that does much else beside the test is no fault of ours.
+my $measured = 0;
+
+sub pauses
+{
+	my ($node) = @_;
+	my ($file, $caller) = ($node->basedir . '/pauses.' . ++$measured, $$);
+
+	$node->safe_psql('postgres', "SET client_min_messages = error; CREATE TABLE IF NOT EXISTS machine (n int);"
+		. ' INSERT INTO machine SELECT 0 WHERE NOT EXISTS (SELECT FROM machine)');
+	my $client = client(sub {
+		my ($db, $longest) = (undef, 0);
+
+		until (-e "$file.end" || getppid() != $caller)
+		{
+			my $began = time;
+
+			# over the end of a server, too, which is no pause
+			$db = eval { connection($node) } if !$db;
+			undef $db if $db && !eval { $began = time; $db->do('UPDATE machine SET n = n + 1'); 1 };
+			$longest = time - $began if $db && time - $began > $longest;
+			sleep 0.005;
+		}
+		append_to_file($file, 1000 * $longest);
+	});
+	return sub {
+		append_to_file("$file.end", '');
+		await($client);
+		return slurp_file($file);
+	};
 }
 
 # Whether the sub comes true within so many seconds.

@@ -10,7 +10,8 @@ use LedgerTest;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 
-my $node = ledger_node('locks');
+# what autovacuum locks would move ours to the shared table
+my $node = ledger_node('locks', "autovacuum = off\n");
 load_ledger($node);
 legacy_table($node, 2);
 attach($node, 'shadow_mode => true, strict_mode => true');

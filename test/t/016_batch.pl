@@ -247,10 +247,14 @@ SQL
 
 foreach my $kill (1 .. 2)
 {
-	my $end = time + 30;
+	my $end = time + 300;
 	my @clients = map { my $client = 10 * $kill + $_; client(sub { load($client, $end) }) } 1 .. CLIENTS;
 
+	# each is at work
 	sleep 2;
+	wait_until(120, sub {
+		$node->safe_psql('beside', sprintf q{SELECT count(DISTINCT split_part(description, ' ', 2)) FROM ledger.transactions
+			WHERE description ~ '^batch %d\d '}, $kill) eq CLIENTS });
 	kill_and_start($node);
 	is(await(@clients), 0, "killed $kill: the clients have noticed");
 	ledger_ok($node, "killed $kill: the ledger", 'beside');
