@@ -25,7 +25,7 @@ SELECT ledger.credit_user_usdc(customer(n), 100, 'x') FROM generate_series(1, 64
 CREATE UNLOGGED TABLE seen (moved numeric, first_source text, second_source text);
 SQL
 
-# Starts pgbench with a script, for so many seconds.
+# Starts pgbench with a script, until it is ended, or for so many seconds.
 sub load_with
 {
 	my ($name, $clients, $seconds, $script, @options) = @_;
@@ -40,11 +40,11 @@ sub load_with
 	return \%load;
 }
 
-sub finished_ok
+sub ended_ok
 {
 	my ($load, $name) = @_;
 
-	$load->{run}->finish;
+	end_pgbench($node, $load->{run});
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
 	unlike($load->{err}, qr/ERROR|aborted/, "$name: no client met an error") or diag($load->{err});
 }
@@ -53,7 +53,7 @@ sub finished_ok
 
 # Two movements a transaction of a customer whom nobody else moves.  Mirrored,
 # they move his legacy row by 1.01, else not at all: 1 or 0.01 would be a mixture.
-my $load = load_with('two', CLIENTS, $seconds, <<'SQL');
+my $load = load_with('two', CLIENTS, $seconds + 600, <<'SQL');
 \set n :client_id + 1
 SELECT pending_deposits AS before FROM public.balances WHERE user_id = customer(:n) \gset
 BEGIN;
@@ -71,17 +71,19 @@ my @modes = (
 	q{shadow_mode => false, balance_source => 'ledger'});
 my $db = connection($node);
 my ($switched, $refused, $longest) = (0, 0, 0);
-my $end = time + $seconds;
-for (my $n = 0; time < $end; $n++)
+my $kinds = 'SELECT count(*) FROM (SELECT DISTINCT trim_scale(moved), first_source, second_source FROM seen) s';
+my $begun = time;
+# until each mode was seen, however slow the machine is
+for (my $n = 0; time < $begun + $seconds || (time < $begun + 300 && ($switched < 10 || $db->selectrow_array($kinds) < 3)); $n++)
 {
 	my $began = time;
-	my $code = code_of($db, "SELECT ledger.configure($modes[$n % @modes], lock_wait => '5s')");
+	my $code = code_of($db, "SELECT ledger.configure($modes[$n % @modes], lock_wait => '60s')");
 
 	$longest = time - $began if time - $began > $longest;
 	$code eq '' ? $switched++ : $refused++;
 	sleep 0.05;
 }
-finished_ok($load, 'switching');
+ended_ok($load, 'switching');
 note("$switched switches, $refused refused, the longest took $longest s");
 cmp_ok($switched, '>=', 10, 'the mode was switched under 64 clients');
 is($refused, 0, 'each time it was to be');
@@ -107,40 +109,46 @@ ledger_ok($node, 'the ledger holds after the switching');
 # Latencies in ms of a load's transactions, sorted.
 sub latencies
 {
-	my ($load, $name) = @_;
+	my ($name) = @_;
 	my $prefix = $node->basedir . "/$name.log";
 
 	return sort { $a <=> $b } map { (split)[2] / 1000 } map { split /\n/, slurp_file($_) } glob "$prefix*";
 }
 
+# Who waits does so for WAIT_MS.  If he held up others, each of the LOADERS would
+# get one posting through at most, and the next would take as long as he waits.
+use constant { LOADERS => 4, WAIT_MS => 6000 };
+
 my $holder = connection($node, AutoCommit => 0);
 $holder->do('SELECT ledger.reserve_for_investment(?, 1)', undef, customer(CLIENTS));
-my %latency;
-foreach my $name ('quiet', 'waiting')
-{
-	my $load = load_with($name, 4, 4, <<'SQL', '-l', '--log-prefix', $node->basedir . "/$name.log");
+my $posted = 'SELECT count(*) FROM ledger.journal';
+my $before = $db->selectrow_array($posted);
+$load = load_with('waiting', LOADERS, 600, <<'SQL', '-l', '--log-prefix', $node->basedir . '/waiting.log');
 \set n random(1, 63)
 SELECT ledger.reserve_for_investment(customer(:n), 0.01);
 SQL
+ok(wait_until(120, sub { $db->selectrow_array($posted) > $before + 5 * LOADERS }), 'the others are at work');
+# a transaction that stays is known by its age
+sleep WAIT_MS / 2000;
+my $pauses = pauses($node);
+foreach my $case (
+	[ 'configure()', sprintf q{SELECT ledger.configure(strict_mode => true, lock_wait => '%d ms')}, WAIT_MS ],
+	[ 'detach_legacy()', q{SELECT * FROM ledger.detach_legacy('public.balances')} ])
+{
+	my ($who, $sql) = @$case;
 
-	sleep 0.5;
-	if ($name eq 'waiting')
-	{
-		is(code_of($db, q{SELECT ledger.configure(strict_mode => true, lock_wait => '1500ms')}), '55P03',
-			'configure() gives up while a long transaction has posted');
-		like($db->errstr, qr/Process $holder->{pg_pid} of user \w+, application "\S*", in a transaction for 00:00:\d/,
-			'and names it');
-		is(code_of($db, q{SELECT * FROM ledger.detach_legacy('public.balances')}), '55P03', 'so does detach_legacy()');
-	}
-	finished_ok($load, $name);
-	$latency{$name} = [ latencies($load, $name) ];
+	$before = $db->selectrow_array($posted);
+	is(code_of($db, $sql), '55P03', "$who gives up while a long transaction has posted");
+	like($db->errstr, qr/Process $holder->{pg_pid} of user \w+, application "\S*", in a transaction for \d\d:\d\d:\d/, 'and names it');
+	cmp_ok($db->selectrow_array($posted) - $before, '>', 3 * LOADERS, 'the others get on with their work meanwhile');
 }
-my ($p99, $max) = map { $latency{waiting}[ $_ * $#{ $latency{waiting} } ] } 0.99, 1;
-note(sprintf '%s: %d, p99 %.1f ms, longest %.1f ms', $_, scalar @{ $latency{$_} },
-	$latency{$_}[0.99 * $#{ $latency{$_} }], $latency{$_}[-1]) foreach sort keys %latency;
-cmp_ok($p99, '<', 200, 'p99 of the others stays below 200 ms');
-cmp_ok($max, '<', 1000, 'and no one waits for a second');
-cmp_ok(scalar @{ $latency{waiting} }, '>', @{ $latency{quiet} } / 5, 'they get on with their work');
+my $paused = $pauses->();
+ended_ok($load, 'waiting');
+my @latencies = latencies('waiting');
+my $p99 = $latencies[ 0.99 * $#latencies ];
+note(sprintf '%d postings, p99 %.1f ms, longest %.1f ms, the machine\'s longest pause %.1f ms', scalar @latencies, $p99, $latencies[-1], $paused);
+cmp_ok($p99, '<', 200 + 5 * $paused, 'p99 of the others stays below 200 ms, but for what the machine makes all wait');
+cmp_ok($latencies[-1], '<', WAIT_MS / 4 + 5 * $paused, 'and no one waits nearly as long');
 $holder->rollback;
 is(code_of($db, 'SELECT ledger.configure(strict_mode => true)'), '', 'when it has ended, configure() goes through');
 $_->disconnect foreach $db, $other, $holder;
