@@ -20,7 +20,7 @@ load_ledger($node);
 legacy_table($node, 3);
 attach($node, 'shadow_mode => true');
 $node->safe_psql('postgres', "SELECT ledger.credit_user_usdc('$_', 1, 'opens')") foreach $one, $two, $three;
-ok(wait_until(20, sub { $node->safe_psql('postgres', 'SELECT running AND starts = 1 FROM ledger.worker_status') eq 't' }), 'the primary has a worker');
+ok(wait_until(120, sub { $node->safe_psql('postgres', 'SELECT running AND starts = 1 FROM ledger.worker_status') eq 't' }), 'the primary has a worker');
 
 # ---- a standby ----------------------------------------------------------------------------
 
@@ -36,7 +36,7 @@ is($standby->safe_psql('postgres', 'SELECT active, used, recorded, worker_pid FR
 is(scalar(() = slurp_file($standby->logfile) =~ /shadow mode: balance discrepancy .*$three/g), 2, 'and it is in the log, whatever else is');
 $node->stop('immediate');
 $standby->promote;
-ok(wait_until(20, sub { $standby->safe_psql('postgres', "SELECT count(*) FROM ledger.discrepancies WHERE status = 'open' AND count = 2") eq '1' }),
+ok(wait_until(120, sub { $standby->safe_psql('postgres', "SELECT count(*) FROM ledger.discrepancies WHERE status = 'open' AND count = 2") eq '1' }),
 	'once promoted it stores what it has met');
 is($standby->safe_psql('postgres', "SELECT kind, count FROM ledger.evidence_losses ORDER BY id DESC LIMIT 1"), 'crash|', 'and that the primary may have had more');
 is($standby->safe_psql('postgres', 'SELECT * FROM ledger.verify() WHERE NOT passed'), '', 'the ledger holds');
@@ -55,7 +55,7 @@ $standby->safe_psql('postgres', "$read('$three'); SELECT ledger.move_funds_to_us
 is($standby->safe_psql('postgres', "SELECT count, outcome FROM ledger.discrepancies WHERE status = 'open'"), '4|committed', 'and it is the same');
 $standby->append_conf('postgresql.conf', "shared_preload_libraries = 'ledger'\nledger.databases = 'postgres, other'\n");
 $standby->restart;
-ok(wait_until(20, sub { $standby->safe_psql('postgres', 'SELECT running AND losses = 2 FROM ledger.worker_status') eq 't' }),
+ok(wait_until(120, sub { $standby->safe_psql('postgres', 'SELECT running AND losses = 2 FROM ledger.worker_status') eq 't' }),
 	'named again, the time between is stored as a loss');
 
 # The list is checked where it is set.

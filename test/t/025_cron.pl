@@ -41,10 +41,10 @@ foreach my $way ('off', 'on')
 	$node->restart;
 	my $last = query('SELECT COALESCE(max(id), 0) FROM ledger.reconciliation_runs');
 	query(q{SELECT cron.schedule('ledger-reconcile', '* * * * *', $$CALL ledger.run_reconciliation('full', chunk_users => 10)$$)});
-	ok(wait_until(130, sub { query("SELECT count(*) FROM ledger.reconciliation_runs WHERE id > $last AND status = 'finished'") ne '0' }),
+	ok(wait_until(250, sub { query("SELECT count(*) FROM ledger.reconciliation_runs WHERE id > $last AND status = 'finished'") ne '0' }),
 		"background workers $way: pg_cron runs the job");
 	is(query("SELECT compared, discrepancies FROM ledger.reconciliation_runs WHERE id > $last ORDER BY id LIMIT 1"), '50|0', 'of all users');
-	ok(wait_until(10, sub { query(q{SELECT status FROM cron.job_run_details ORDER BY runid DESC LIMIT 1}) eq 'succeeded' }),
+	ok(wait_until(60, sub { query(q{SELECT status FROM cron.job_run_details ORDER BY runid DESC LIMIT 1}) eq 'succeeded' }),
 		'and says that it succeeded')
 	  or diag(query('SELECT status, return_message FROM cron.job_run_details'));
 	query(q{SELECT cron.unschedule('ledger-reconcile')});
