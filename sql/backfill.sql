@@ -167,7 +167,7 @@ SELECT * FROM ledger.backfill_step(:run, 10);
 \c -
 \set VERBOSITY terse
 -- it ends a moment later
-DO $$ BEGIN FOR i IN 1 .. 500 LOOP EXIT WHEN ledger.backfill_pid() IS NULL; PERFORM pg_sleep(0.01); END LOOP; END $$;
+DO $$ BEGIN FOR i IN 1 .. 6000 LOOP EXIT WHEN ledger.backfill_pid() IS NULL; PERFORM pg_sleep(0.01); END LOOP; END $$;
 SELECT status, pid FROM ledger.backfill_progress WHERE run_id = :run;
 CALL ledger.backfill();
 SELECT id = :run AS same_run, status FROM runs ORDER BY id DESC LIMIT 1;

@@ -59,7 +59,7 @@ CALL ledger.run_reconciliation();
 SET client_min_messages = error;
 CALL ledger.cut_over(dry_run => true);
 SELECT * FROM now;
-SELECT id, locked, users_different, blockers, predicted_stall_ms BETWEEN 0 AND 1000 AS short, closed_gates FROM ledger.cut_over_rehearsals;
+SELECT id, locked, users_different, blockers, predicted_stall_ms BETWEEN held_ms AND 60000 AS short, closed_gates FROM ledger.cut_over_rehearsals;
 SELECT count(*) AS locks FROM pg_locks WHERE pid = pg_backend_pid() AND relation IN ('ledger.settings'::regclass, 'balances'::regclass) AND mode LIKE '%Exclusive%';
 
 -- What a rehearsal cannot do is an error like any other: the session goes on.

@@ -154,7 +154,7 @@ SELECT * FROM rate;
 SELECT ledger.set_test_clock('10 minutes', 'a test');
 INSERT INTO ledger.write_samples (at, reset_at, attempts, failures)
 	SELECT ledger.clock() - a.age, reset_at, a.attempts, a.failures FROM ledger.stat_shadow, (VALUES
-		('7 minutes'::interval, 1, 0), ('301 seconds', 24, 4), ('299 seconds', 0, 0)) AS a (age, attempts, failures);
+		('7 minutes'::interval, 1, 0), ('301 seconds', 24, 4), ('240 seconds', 0, 0)) AS a (age, attempts, failures);
 INSERT INTO ledger.write_samples (at, reset_at, attempts, failures) VALUES (ledger.clock() - interval '300.5 seconds', '2020-01-01', 0, 0);
 SELECT * FROM rate;
 -- without one, since the oldest

@@ -36,7 +36,7 @@ SELECT shadow_mode FROM ledger.configure(shadow_mode => true, balance_source => 
 SELECT count(ledger.credit_user_usdc(u, 10, 'opens')) FROM unnest(ARRAY[:alice, :bob, :carol]::uuid[]) u;
 SELECT gate, observed FROM closed;
 SET client_min_messages = error;
-SELECT ledger.set_test_clock('6 days', 'week 2');
+SELECT ledger.set_test_clock('6 days 10 minutes', 'week 2');
 SELECT balance_source FROM ledger.configure(balance_source => 'ledger', reason => 'week 2');
 SELECT strict_mode FROM ledger.configure(strict_mode => true, reason => 'week 3');
 SELECT gate, observed FROM closed WHERE gate LIKE '%_mode';

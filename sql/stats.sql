@@ -8,6 +8,11 @@
 \set fresh :srcdir '/test/lib/fresh.sql'
 \set done :srcdir '/test/lib/done.sql'
 \i :fresh
+-- in the middle of an hour
+BEGIN;
+SET LOCAL client_min_messages = error;
+SELECT ledger.set_test_clock(date_trunc('hour', clock_timestamp()) + interval '90 minutes' - clock_timestamp(), 'a test') \gset
+COMMIT;
 \set ECHO all
 
 -- a bucket is at most a quarter wider than the one before, from about 1 us to more than 100 s
