@@ -26,7 +26,7 @@ $db->do("SELECT * FROM ledger.get_balance('$one')");
 code_of($db, "SELECT ledger.debit_user_usdc('$two', 100000, 'x')");
 $db->do('UPDATE public.balances SET buying_power = buying_power * 98765432.123456789 WHERE buying_power > 0');
 $db->do('CALL ledger.run_reconciliation()');
-ok(wait_until(20, sub { $node->safe_psql('postgres', 'SELECT count(*) > 0 FROM ledger.worker_heartbeat') eq 't' }), 'the worker has noted itself');
+ok(wait_until(120, sub { $node->safe_psql('postgres', 'SELECT count(*) > 0 FROM ledger.worker_heartbeat') eq 't' }), 'the worker has noted itself');
 
 # A page as psql -At writes it.
 sub page
@@ -69,7 +69,7 @@ SKIP:
 		open my $file, '>', "$dir/report.html" or die "$dir/report.html: $!\n";
 		print $file $html;
 		close $file;
-		my $printed = `timeout 90 '$chromium' --headless=new --no-sandbox --disable-gpu --hide-scrollbars --user-data-dir='$dir/profile' --window-size=$width,2000 --enable-logging=stderr @options 'file://$dir/report.html' 2>'$dir/log'`;
+		my $printed = `timeout 300 '$chromium' --headless=new --no-sandbox --disable-gpu --hide-scrollbars --user-data-dir='$dir/profile' --window-size=$width,2000 --enable-logging=stderr @options 'file://$dir/report.html' 2>'$dir/log'`;
 		return ($printed, join "\n", grep /CONSOLE/, split /\n/, slurp_file("$dir/log"));
 	};
 

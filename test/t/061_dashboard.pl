@@ -16,7 +16,7 @@ my $node = ledger_node('dashboard', "ledger.databases = 'postgres'\nledger.worke
 load_ledger($node);
 legacy_table($node, 2);
 attach($node, 'shadow_mode => true');
-ok(wait_until(20, sub { $node->safe_psql('postgres', q{SELECT count(*) > 0 FROM ledger.metrics() WHERE metric = 'ledger_worker_slices_total'}) eq 't' }),
+ok(wait_until(120, sub { $node->safe_psql('postgres', q{SELECT count(*) > 0 FROM ledger.metrics() WHERE metric = 'ledger_worker_slices_total'}) eq 't' }),
 	'the worker is measured');
 
 # The labels of each metric, and their values.
