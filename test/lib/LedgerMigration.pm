@@ -102,29 +102,32 @@ sub start_load
 		push @files, '-f', "$load->{prefix}." . @files;
 		append_to_file($files[-1], $script);
 	}
+	$load->{pauses} = pauses($node);
 	local $ENV{PGOPTIONS} = '-c client_min_messages=error';
 	local $ENV{PGAPPNAME} = LOAD;
 	$load->{run} = IPC::Run::start(
 		[
-			'pgbench', '-n', '-c', $clients, '-T', 600, @files, '-D', "users=$table->{users}", '-l',
+			'pgbench', '-n', '-c', $clients, '-T', 3600, '-P', 1, @files, '-D', "users=$table->{users}", '-l',
 			'--log-prefix', "$load->{prefix}.log", '-h', $node->host, '-p', $node->port, 'postgres'
 		],
 		'<', \undef, '>', \$load->{out}, '2>', \$load->{err});
 	$loads{$name} = $load;
 }
 
+# Waits until every load has done something, which it tells each second.
+sub working
+{
+	foreach my $run (values %loads)
+	{
+		wait_until(120, sub {
+			$run->{run}->pump_nb if $run->{run}->pumpable;
+			return $run->{err} =~ /^progress: [\d.]+ s, (?!0\.0 tps)/m || !$run->{run}->pumpable;
+		});
+	}
+}
+
 sub start_old { start_load('old', 2, $table->{load}) }
 sub start_new { start_load('new', 4, map { $new_service{$_} } sort keys %new_service) }
-
-# So long nobody may stand: a second, unless the machine does much else beside
-# this, which keeps some six processes waiting for a processor.
-sub stall_ms
-{
-	my ($load) = -r '/proc/loadavg' ? split ' ', slurp_file('/proc/loadavg') : 0;
-
-	note("the machine's load is $load") if $load > 8;
-	return STALL_MS * ($load > 8 ? $load / 8 : 1);
-}
 
 # Waits for loads whose sessions have gone, and looks what they met.
 sub end_load
@@ -134,6 +137,7 @@ sub end_load
 	my @latencies;
 
 	eval { $load->{run}->finish };
+	my $paused = $load->{pauses}->();
 	my @errors = grep { /ERROR|FATAL|PANIC/ && !/terminating connection|the database system is|crash of another/ }
 	  split /\n/, $load->{err};
 	is(join("\n", @errors), '', "$phase: the $name service met no error");
@@ -141,7 +145,9 @@ sub end_load
 	cmp_ok(scalar @latencies, '>', 0, "$phase: it did work (" . @latencies . ' transactions)');
 	foreach (@latencies) { $worst = $_ if $_ > $worst }
 	$load->{worst} = (sort { $b <=> $a } @latencies)[0] // 0;
-	cmp_ok($load->{worst}, '<', stall_ms(), sprintf '%s: and never stood for a second (%.0f ms)', $phase, $load->{worst});
+	# six processes meet more than the one that knows nobody
+	cmp_ok($load->{worst}, '<', STALL_MS + 5 * $paused, sprintf '%s: and never stood for a second (%.0f ms, the machine itself %.0f ms)',
+		$phase, $load->{worst}, $paused);
 }
 
 sub stop_loads
@@ -153,6 +159,7 @@ sub stop_loads
 	# all are told at once: whose are whose, the sessions do not say
 	my @others = grep { my $n = $_; !grep { $_ eq $n } @names } keys %loads;
 	die "loads are stopped together\n" if @others;
+	working();
 	run_sql('SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE application_name = ?', LOAD);
 	end_load($_, $phase) foreach @names;
 }
@@ -163,6 +170,7 @@ sub crash
 	my ($phase) = @_;
 	my @names = sort keys %loads;
 
+	working();
 	$db->disconnect;
 	kill_and_start($node);
 	reconnect();
@@ -302,7 +310,7 @@ SQL
 
 	start_new();
 	my $pid = client(sub { connection($node)->do('CALL ledger.backfill()') });
-	wait_until(60, sub { value('SELECT count(*) FROM ledger.accounts') > $table->{users} / 2 });
+	wait_until(300, sub { value('SELECT count(*) FROM ledger.accounts') > $table->{users} / 2 });
 	crash('backfill');
 	await($pid);
 	my $began = time;
@@ -321,8 +329,9 @@ sub week_1
 	run_sql("SELECT count(*) FROM ledger.repair(dry_run => false, reason => 'posted before shadow mode')");
 	agrees_ok('before week 1');
 	start_old();
-	start_new();
 	run_sql("SELECT ledger.configure(shadow_mode => true, balance_source => 'legacy', reason => 'week 1')");
+	# not before: what it posts until then is not in the old table
+	start_new();
 	sleep 2;
 	crash('week 1');
 	plant();
@@ -377,7 +386,7 @@ sub gates_open
 	my ($phase) = @_;
 	my $closed;
 
-	wait_until(90, sub {
+	wait_until(300, sub {
 		$closed = join '; ', map { "$_->[0]: $_->[1]" } @{ $db->selectall_arrayref(
 				'SELECT gate, observed FROM ledger.readiness() WHERE NOT passed') };
 		sleep 0.5 if $closed ne '';
