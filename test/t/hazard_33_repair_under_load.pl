@@ -39,7 +39,7 @@ my $load = IPC::Run::start(
 
 my ($rounds, $repaired, $again, $wrong) = (0, 0, 0, 0);
 my $end = time + $seconds;
-while (time < $end)
+while (time < $end || $rounds <= 2)
 {
 	my $direction = $rounds++ % 2 ? 'ledger' : 'legacy';
 
