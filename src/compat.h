@@ -59,6 +59,14 @@ typedef bool LedgerUpdateIndexes;
 	index_beginscan(heap, index, snapshot, nkeys, 0)
 #endif
 
+/* A generated column that is not stored, since 18, may be NOT NULL all the same. */
+#if PG_VERSION_NUM >= 180000
+#define LEDGER_HAS_GENERATED(constraints) \
+	((constraints)->has_generated_stored || (constraints)->has_generated_virtual)
+#else
+#define LEDGER_HAS_GENERATED(constraints)	((constraints)->has_generated_stored)
+#endif
+
 /* What an index has opened for its inserts is closed, since 17 by who inserted. */
 #if PG_VERSION_NUM >= 170000
 #define ledger_index_insert_cleanup(index, info) index_insert_cleanup(index, info)
@@ -109,6 +117,13 @@ ledger_extend_relation(Relation relation)
 #define LEDGER_BACKEND_NUMBER	(MyProcNumber)
 #else
 #define LEDGER_BACKEND_NUMBER	(MyBackendId - 1)
+#endif
+
+/* The commit log knows nothing of what is older; XactTruncationLock keeps it so. */
+#if PG_VERSION_NUM >= 170000
+#define LEDGER_OLDEST_CLOG_XID	(TransamVariables->oldestClogXid)
+#else
+#define LEDGER_OLDEST_CLOG_XID	(ShmemVariableCache->oldestClogXid)
 #endif
 
 #endif							/* LEDGER_COMPAT_H */

@@ -21,6 +21,7 @@
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
+#include "compat.h"
 #include "evidence_ring.h"
 #include "store.h"
 
@@ -68,24 +69,32 @@ claim_ring(EvidenceRing *ring, int64 incarnation)
 	ring->database = MyDatabaseId;
 }
 
-/* What has ended since is known: it makes room. */
+/*
+ * What has ended since is known: it makes room. Of what is too long ago it is not
+ * known how; where the worker stores it, that is taken for the graver too.
+ */
 static void
-settle_xids(EvidenceEntry *entry)
+settle_xids(EvidenceEntry *entry, FullTransactionId now)
 {
 	int			kept = 0;
 
+	LWLockAcquire(XactTruncationLock, LW_SHARED);
 	for (int i = 0; i < entry->nxids; i++)
 	{
-		TransactionId xid = XidFromFullTransactionId(entry->xids[i].xid);
+		EvidenceXid *seen = &entry->xids[i];
+		TransactionId xid = XidFromFullTransactionId(seen->xid);
+		int64		age = U64FromFullTransactionId(now) - U64FromFullTransactionId(seen->xid);
+		bool		forgotten = age > PG_INT32_MAX || TransactionIdPrecedes(xid, LEDGER_OLDEST_CLOG_XID);
 
-		if (TransactionIdIsInProgress(xid))
-			entry->xids[kept++] = entry->xids[i];
-		else if (TransactionIdDidCommit(xid))
-			entry->committed += entry->xids[i].count;
+		if (!forgotten && TransactionIdIsInProgress(xid))
+			entry->xids[kept++] = *seen;
+		else if (forgotten || TransactionIdDidCommit(xid))
+			entry->committed += seen->count;
 		else
-			entry->aborted += entry->xids[i].count;
+			entry->aborted += seen->count;
 	}
 	entry->nxids = kept;
+	LWLockRelease(XactTruncationLock);
 }
 
 static EvidenceXid *
@@ -141,7 +150,7 @@ count_xid(EvidenceEntry *entry, FullTransactionId top, FullTransactionId current
 	}
 	xid = find_xid(entry, current);
 	if (xid == NULL && entry->nxids >= EVIDENCE_MAX_XIDS - 1)
-		settle_xids(entry);
+		settle_xids(entry, current);
 	if (xid == NULL && entry->nxids == EVIDENCE_MAX_XIDS)
 		xid = find_xid(entry, top);
 	if (xid == NULL && entry->nxids < EVIDENCE_MAX_XIDS)

@@ -1,8 +1,8 @@
 # Evidence: what a transaction has found survives its abort, with what became
 # of it (hazard 31); reads leave it, too; what finds no room is counted (hazard 32).
 #
-# Fails with every transaction that has ended taken for committed (settle_xids() in
-# evidence.c), if a subtransaction that has written nothing shares the fate of the whole
+# Fails with every transaction that has ended taken for committed, or asked of the
+# commit log however old it is (settle_xids() in evidence.c), if a subtransaction that has written nothing shares the fate of the whole
 # whatever is around it (innermost_xid()), and if what finds no room is not counted
 # (ledger_ring_count_loss() in evidence_ring.c).
 
@@ -234,5 +234,27 @@ cmp_ok(query("SELECT count(*) FROM ledger.discrepancies WHERE cause = 'mismatch'
 is(query('SELECT count(*) FROM (SELECT FROM ledger.discrepancies WHERE status = \'open\' GROUP BY user_id, legacy_column, cause HAVING count(*) > 1) s'), '0', 'one open row each');
 query('SELECT * FROM ledger.repair(dry_run => false, reason => \'a test\')');
 ledger_ok($node, 'the ledger holds');
+
+# ---- what is too long ago ---------------------------------------------------------------
+
+# The worker is away for so many transactions that the commit log forgets those
+# that have seen something: a server that is a few million of them further on.
+query("UPDATE public.balances SET buying_power = buying_power + 6 WHERE user_id = '$c[30]'");
+$node->append_conf('postgresql.conf', 'max_worker_processes = 1');
+$node->restart;
+my $see = "BEGIN; SELECT pg_current_xact_id(); SELECT ledger.get_user_balance('$c[30]'); COMMIT";
+query($see) foreach 1 .. 7;
+$node->stop;
+my $segment = 1 << 20;
+open my $log, '>:raw', $node->data_dir . '/pg_xact/0003' or die "pg_xact: $!";
+print $log "\0" x ($segment / 4);
+close $log;
+system_or_bail('pg_resetwal', '-x', 3 * $segment + 100, '-D', $node->data_dir);
+$node->start;
+query('ALTER DATABASE template0 ALLOW_CONNECTIONS true');
+$node->safe_psql($_, 'VACUUM FREEZE') foreach qw(template0 template1 postgres);
+ok(!-e $node->data_dir . '/pg_xact/0000', 'the commit log is truncated');
+is(fails($see), '', 'a read that meets the difference again goes on');
+is(query('SELECT used, recorded - stored - dropped FROM ledger.evidence_status()'), '1|8', 'and all of it is kept');
 $node->stop;
 done_testing();
