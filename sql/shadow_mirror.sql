@@ -138,6 +138,10 @@ SELECT public.raises(format('SELECT ledger.credit_user_usdc(%L, 1, %L)', :alice,
 DROP TRIGGER strange ON balances;
 SELECT public.raises(format('SELECT ledger.move_funds_to_fiat_exposure(%L, 0.001, %L)', :alice, 'to the broker'));
 SELECT public.raises(format('SELECT ledger.move_funds_to_fiat_exposure(%L, 1, %L)', :alice, 'to the broker'));
+SELECT CASE WHEN current_setting('server_version_num')::int < 180000 THEN 'STORED' ELSE 'VIRTUAL' END AS kind \gset
+ALTER TABLE balances ADD but_one numeric GENERATED ALWAYS AS (nullif(pending_deposits, 4321)) :kind NOT NULL;
+SELECT left(public.raises(format('SELECT ledger.credit_user_usdc(%L, %L, %L)', :alice, 4321 - pending_deposits, 'deposit')), 5) AS sqlstate FROM balances WHERE user_id = :alice;
+ALTER TABLE balances DROP but_one;
 SELECT * FROM legacy;
 SELECT * FROM ledger.reconcile();
 SELECT * FROM public.ledger_oracle();

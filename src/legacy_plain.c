@@ -44,6 +44,7 @@
 #include "utils/timestamp.h"
 
 #include "amount.h"
+#include "compat.h"
 #include "legacy_plain.h"
 #include "place.h"
 
@@ -169,7 +170,7 @@ relation_is_plain(Relation relation)
 		!relation->rd_rel->relispartition && !relation->rd_rel->relhassubclass &&
 		!relation->rd_rel->relrowsecurity && relation->rd_rules == NULL &&
 		(constraints == NULL ||
-		 (constraints->num_check == 0 && !constraints->has_generated_stored)) &&
+		 (constraints->num_check == 0 && !LEDGER_HAS_GENERATED(constraints))) &&
 		/* SQL refuses to update what is published without an identity */
 		(relation->rd_rel->relreplident == REPLICA_IDENTITY_FULL ||
 		 OidIsValid(RelationGetReplicaIndex(relation))) &&
