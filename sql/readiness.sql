@@ -20,6 +20,7 @@ SELECT ledger.set_test_clock('8 days', 'hurry');
 RESET ROLE;
 SELECT raises($$SELECT ledger.set_test_clock('8 days', NULL)$$);
 SELECT raises($$SELECT ledger.set_test_clock('200 years', 'far')$$);
+SELECT raises($$SELECT ledger.set_test_clock('60000000 months -1860000000 days', 'far, and back')$$);
 SELECT ledger.set_test_clock('8 days', 'a test of the clock');
 SELECT abs(extract(epoch FROM ledger.clock() - clock_timestamp() - interval '8 days')) < 60 AS shifted;
 SELECT observed, passed, hint FROM ledger.readiness() WHERE gate = 'test_clock';

@@ -101,9 +101,9 @@ ledger_set_test_clock(PG_FUNCTION_ARGS)
 	PreventCommandDuringRecovery("ledger.set_test_clock()");
 	if (!PG_ARGISNULL(0))
 		shift = *PG_GETARG_INTERVAL_P(0);
-	/* as timestamptz_pl_interval() counts, and never out of its range */
-	if (fabs((double) shift.time + shift.day * (double) USECS_PER_DAY +
-			 shift.month * 31.0 * USECS_PER_DAY) > MAX_SHIFT)
+	/* it is added part by part, none of which may leave the range of timestamps */
+	if (fabs((double) shift.time) + fabs((double) shift.day) * USECS_PER_DAY +
+		fabs((double) shift.month) * 31 * USECS_PER_DAY > MAX_SHIFT)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("a test clock may be at most 100 years off")));
