@@ -35,7 +35,7 @@ ALTER TABLE balances ALTER user_id TYPE uuid USING user_id::uuid;
 SELECT legacy_column, before, after FROM ledger.repair(:alice, dry_run => false, reason => 'altered');
 SELECT ledger.credit_user_usdc(:bob, 1, 'opened') > 0 AS posted;
 
--- A repair runs the table's triggers with the session's search_path.
+-- A repair fires the table's triggers, whose names are found in the table's schema.
 CREATE TABLE audit (user_id uuid);
 CREATE FUNCTION audit_balance() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN

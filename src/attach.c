@@ -209,10 +209,10 @@ raise_no_table(Oid relid)
 }
 
 /*
- * Counts rows as the table's owner: the caller is the extension's owner, and
- * what runs on the table must not run with his rights.
+ * One value, as text, of the rows for which a condition holds; NULL: SQL NULL.
+ * As the table's owner: the caller is the extension's owner, and what runs on
+ * the table must not run with his rights.
  */
-/* One value, as text, of the rows for which a condition holds; NULL: SQL NULL. */
 static char *
 ask_table(Oid relid, const char *expression, const char *condition)
 {

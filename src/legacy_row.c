@@ -5,9 +5,9 @@
  * A legacy table is foreign: its triggers, defaults, checks and policies are
  * its owner's code. So SQL on it (legacy_sql.c) is prepared with every name quoted and
  * qualified and runs as the table's owner, the way foreign-key triggers do.
- * As owner with NOFORCE_RLS no policy filters a row. search_path is left
- * alone: the table's own triggers expect the session's. Where there is no such
- * code, legacy_plain.c does the same without SQL.
+ * As owner with NOFORCE_RLS no policy filters a row. search_path is the table's
+ * schema: what that code names unqualified is not the caller's to choose. Where
+ * there is no such code, legacy_plain.c does the same without SQL.
  *
  * Memory: plans are kept per backend by (table, kind, columns) and prepared
  * anew only if their text has changed; the plan cache sees to everything else.

@@ -2,8 +2,8 @@
  * legacy_sql.c
  *		The text of the SQL that legacy_row.c and legacy_scan.c run on a legacy table.
  *
- * Every name is quoted and every operator qualified, for it runs under whatever
- * search_path the session has.
+ * Every name is quoted and every operator qualified: search_path is for the
+ * owner's code, see ledger_legacy_search_path().
  */
 #include "postgres.h"
 
