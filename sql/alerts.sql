@@ -175,6 +175,17 @@ SET ROLE alerts_watcher;
 SELECT count(*) FROM ledger.alerts;
 RESET ROLE;
 
+-- in a parallel query
+CREATE TABLE many AS SELECT n FROM generate_series(1, 1000) n;
+SET parallel_setup_cost = 0;
+SET parallel_tuple_cost = 0;
+SET min_parallel_table_scan_size = 0;
+SELECT count(*) FROM many WHERE NOT ledger.is_copy();
+SELECT (SELECT count(*) FROM many) AS n, firing FROM ledger.alerts WHERE alert = 'LedgerCopy';
+RESET parallel_setup_cost;
+RESET parallel_tuple_cost;
+RESET min_parallel_table_scan_size;
+
 \set ECHO none
 \c contrib_regression
 SET client_min_messages = warning;

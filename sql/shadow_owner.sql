@@ -130,6 +130,29 @@ RESET SESSION AUTHORIZATION;
 SELECT operation, acting_role, deltas FROM ledger.legacy_writes ORDER BY id;
 SELECT user_id, buying_power, pending_deposits FROM shop.balances ORDER BY 1;
 
+-- The CHECK of a condition's type runs as the owner too.
+SELECT shadow_mode FROM ledger.configure(shadow_mode => false);
+SELECT ledger.detach_legacy('shop.balances');
+SET SESSION AUTHORIZATION regress_ledger_shop;
+CREATE TABLE shop.checked (by name, value text);
+GRANT INSERT ON shop.checked TO PUBLIC;
+CREATE FUNCTION shop.look(value text) RETURNS boolean LANGUAGE plpgsql AS $$
+BEGIN
+	INSERT INTO shop.checked VALUES (current_user, value);
+	RETURN true;
+END
+$$;
+CREATE DOMAIN shop.currency AS text CHECK (shop.look(VALUE));
+CREATE TABLE shop.wallets (customer int, currency shop.currency, amount numeric NOT NULL DEFAULT 0, PRIMARY KEY (customer, currency));
+RESET SESSION AUTHORIZATION;
+SELECT passed FROM ledger.attach_legacy('shop.wallets', '{"columns": [{"column": "amount", "accounts": ["usdc_balance"], "where": {"currency": "USDC"}}]}', 'customer') WHERE check_name = 'attached';
+SELECT shadow_mode FROM ledger.configure(shadow_mode => true);
+SET SESSION AUTHORIZATION regress_ledger_service;
+SELECT ledger.credit_user_usdc(ledger.integer_to_uuid(1), 1, 'no row yet') > 0 AS posted;
+RESET SESSION AUTHORIZATION;
+SELECT DISTINCT by FROM shop.checked;
+TABLE shop.wallets;
+
 -- A table that is gone when its rows are counted.
 \set VERBOSITY terse
 SELECT ledger.legacy_count(999999::regclass, 'true');

@@ -148,6 +148,13 @@ GRANT EXECUTE ON FUNCTION ledger.credit_user_usdc TO regress_ledger_writer;
 SET ROLE regress_ledger_writer;
 SELECT ledger.credit_user_usdc(:bob, 1, 'deposit');
 RESET ROLE;
+-- Nor by a constraint of the table, which fails in its owner's role.
+ALTER TABLE balances ADD CONSTRAINT few CHECK (pending_deposits < 100000);
+SET ROLE regress_ledger_writer;
+SELECT public.raises(format('SELECT ledger.credit_user_usdc(%L, 100000, ''deposit'')', :alice));
+RESET ROLE;
+SELECT public.raises(format('SELECT ledger.credit_user_usdc(%L, 100000, ''deposit'')', :alice)) LIKE '%Failing row contains%' AS told;
+ALTER TABLE balances DROP CONSTRAINT few;
 REVOKE ALL ON FUNCTION ledger.credit_user_usdc FROM regress_ledger_writer;
 REVOKE ALL ON SCHEMA ledger FROM regress_ledger_writer;
 -- Towards the ledger: a posting against legacy_suspense, never mirrored.

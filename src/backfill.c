@@ -27,6 +27,8 @@
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
+#include "utils/json.h"
+#include "utils/jsonb.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
@@ -229,6 +231,20 @@ make_array(Datum *values, bool *nulls, int n, Oid type)
 											  is_uuid ? TYPALIGN_CHAR : TYPALIGN_INT));
 }
 
+/* What is not to be had as jsonb is a string of it. */
+static Datum
+row_document(const char *row)
+{
+	StringInfoData text;
+	Datum		document;
+
+	if (ledger_legacy_row_jsonb(row, &document))
+		return document;
+	initStringInfo(&text);
+	escape_json(&text, row);
+	return DirectFunctionCall1(jsonb_in, CStringGetDatum(text.data));
+}
+
 /* The findings as arrays: key, user, reason, detail, the row as it stands. */
 static void
 findings_as_arrays(LegacyTable *table, const List *findings, Datum *values)
@@ -253,7 +269,7 @@ findings_as_arrays(LegacyTable *table, const List *findings, Datum *values)
 		parts[2][i] = CStringGetTextDatum(finding->reason);
 		parts[3][i] = CStringGetTextDatum(finding->detail);
 		no_row[i] = row == NULL;
-		parts[4][i] = row ? DirectFunctionCall1(jsonb_in, CStringGetDatum(row)) : (Datum) 0;
+		parts[4][i] = row ? row_document(row) : (Datum) 0;
 	}
 	for (int i = 0; i < 5; i++)
 		values[i] = make_array(parts[i], i == 4 ? no_row : i == 1 ? no_user : NULL, n,

@@ -28,6 +28,7 @@
 #include "utils/guc.h"
 #include "utils/json.h"
 #include "utils/jsonb.h"
+#include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 
@@ -53,12 +54,50 @@ jsonb_from_text(const char *text)
 	return DirectFunctionCall1(jsonb_in, CStringGetDatum(text));
 }
 
+/* Each column as its type writes it. */
+static Datum
+row_as_texts(HeapTuple tuple, TupleDesc desc)
+{
+	StringInfoData json;
+	const char *comma = "";
+
+	initStringInfo(&json);
+	appendStringInfoChar(&json, '{');
+	for (int i = 0; i < desc->natts; i++)
+	{
+		Form_pg_attribute attribute = TupleDescAttr(desc, i);
+		bool		isnull;
+		Datum		value;
+		Oid			output;
+		bool		varlena;
+
+		if (attribute->attisdropped)
+			continue;
+		appendStringInfoString(&json, comma);
+		escape_json(&json, NameStr(attribute->attname));
+		appendStringInfoString(&json, ": ");
+		value = heap_getattr(tuple, i + 1, desc, &isnull);
+		getTypeOutputInfo(attribute->atttypid, &output, &varlena);
+		if (isnull)
+			appendStringInfoString(&json, "null");
+		else
+			escape_json(&json, OidOutputFunctionCall(output, value));
+		comma = ", ";
+	}
+	appendStringInfoChar(&json, '}');
+	return jsonb_from_text(json.data);
+}
+
+/* What is not to be had as jsonb is no reason to refuse the write. */
 static Datum
 row_as_jsonb(HeapTuple tuple, TupleDesc desc)
 {
 	Datum		row = heap_copy_tuple_as_datum(tuple, desc);
+	Datum		result;
 
-	return jsonb_from_text(TextDatumGetCString(DirectFunctionCall1(row_to_json, row)));
+	if (ledger_legacy_row_jsonb(TextDatumGetCString(DirectFunctionCall1(row_to_json, row)), &result))
+		return result;
+	return row_as_texts(tuple, desc);
 }
 
 /* {"column": delta, ...}; a normalised number unless it is not finite */

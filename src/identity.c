@@ -114,10 +114,11 @@ is_copy(void)
 {
 	LedgerIdentity identity = ledger_settings_row()->identity;
 
-	/* a restore brings it without telling anybody */
+	/* a restore brings it without telling anybody; a parallel query takes no snapshot of its own */
 	if (identity == IDENTITY_NONE)
 	{
-		Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+		Snapshot	snapshot = RegisterSnapshot(IsInParallelMode() ? GetActiveSnapshot() :
+												 GetLatestSnapshot());
 
 		identity = ledger_identity_read(snapshot);
 		UnregisterSnapshot(snapshot);

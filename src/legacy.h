@@ -179,6 +179,10 @@ extern void ledger_legacy_key_range(const LegacyTable *table, const pg_uuid_t *f
 /* The key itself, of the column's type, or bigint for an integer. */
 extern bool ledger_legacy_key_value(const LegacyTable *table, const pg_uuid_t *user_id,
 									Datum *value);
+
+/* What a column of a condition, of that type, holds in the rows of a group. */
+extern Datum ledger_legacy_condition_value(const LegacyTable *table, Oid type, const char *text);
+
 /* Whose row a key is, of the column's type; raises 22P02 if that cannot be told. */
 extern void ledger_legacy_key_user(const LegacyTable *table, Datum key, pg_uuid_t *user_id);
 
@@ -194,8 +198,12 @@ extern char *ledger_legacy_equals(Oid type);
  * key and columns of the condition alone. The relation may be a partition.
  */
 extern bool ledger_legacy_is_key_index(const LegacyTable *table, Relation index);
+extern bool ledger_legacy_is_in_order(Relation index);
 
 /* ---- legacy_tuple.c: rows of the table, or of a partition, as tuples ----------------- */
+
+/* false: json has in it what jsonb cannot hold, \u0000 for example. */
+extern bool ledger_legacy_row_jsonb(const char *json, Datum *jsonb);
 
 /* Whose row it is; false: there is none, its key is NULL, or it is of no group. */
 extern bool ledger_legacy_tuple_key(const LegacyTable *table, Relation relation,

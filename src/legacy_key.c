@@ -220,17 +220,24 @@ without_padding(char *key)
 	return key;
 }
 
+static void
+become_owner(const LegacyTable *table, OwnerContext *saved)
+{
+	char	   *search_path = ledger_legacy_search_path(table);
+
+	ledger_become_reader(saved, table->owner, search_path);
+	pfree(search_path);
+}
+
 /* Runs a function of the key's owner, as him; false: NULL. */
 static bool
 call_as_owner(const LegacyTable *table, Oid function, Datum arg, Datum *result)
 {
 	LOCAL_FCINFO(fcinfo, 1);
 	FmgrInfo	flinfo;
-	char	   *search_path = ledger_legacy_search_path(table);
 	OwnerContext saved;
 
-	ledger_become_reader(&saved, table->owner, search_path);
-	pfree(search_path);
+	become_owner(table, &saved);
 	fmgr_info(function, &flinfo);
 	InitFunctionCallInfoData(*fcinfo, &flinfo, 1, get_typcollation(table->key_type), NULL, NULL);
 	fcinfo->args[0].value = arg;
@@ -238,6 +245,22 @@ call_as_owner(const LegacyTable *table, Oid function, Datum arg, Datum *result)
 	*result = FunctionCallInvoke(fcinfo);
 	ledger_unbecome(&saved);
 	return !fcinfo->isnull;
+}
+
+/* A condition's value; of a domain the owner's CHECK looks at it. */
+Datum
+ledger_legacy_condition_value(const LegacyTable *table, Oid type, const char *text)
+{
+	OwnerContext saved;
+	Oid			input;
+	Oid			param;
+	Datum		value;
+
+	getTypeInputInfo(type, &input, &param);
+	become_owner(table, &saved);
+	value = OidInputFunctionCall(input, unconstify(char *, text), param, -1);
+	ledger_unbecome(&saved);
+	return value;
 }
 
 static void
@@ -334,4 +357,11 @@ ledger_legacy_is_key_index(const LegacyTable *table, Relation index)
 			return false;
 	}
 	return has_key;
+}
+
+/* Whether a scan of it gives the users in their order: not of an index DESC. */
+bool
+ledger_legacy_is_in_order(Relation index)
+{
+	return (index->rd_indoption[0] & INDOPTION_DESC) == 0;
 }

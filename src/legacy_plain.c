@@ -136,7 +136,7 @@ index_is_plain(PlainTable *plain, const LegacyTable *table, Relation relation, R
 		if (is_written(plain, table, relation, form->indkey.values[i]))
 			return false;
 	}
-	if (ledger_legacy_is_key_index(table, index))
+	if (ledger_legacy_is_key_index(table, index) && ledger_legacy_is_in_order(index))
 		plain->index = RelationGetRelid(index);
 	return true;
 }

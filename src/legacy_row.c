@@ -39,6 +39,8 @@
 #include "legacy_plain.h"
 #include "legacy_sql.h"
 
+#define MAX_LOOKS		10		/* at a row that the index alone finds */
+
 typedef struct PlanKey
 {
 	Oid			relid;
@@ -301,13 +303,10 @@ index_keys(const LegacyTable *table, Relation index, const pg_uuid_t *user_id, i
 		}
 		for (int w = 0; w < table->nwhere; w++)
 		{
-			Oid			input;
-			Oid			param;
-
 			if (attnum != get_attnum(relid, table->where[w]))
 				continue;
-			getTypeInputInfo(get_atttype(relid, attnum), &input, &param);
-			value = OidInputFunctionCall(input, table->groups[group].values[w], param, -1);
+			value = ledger_legacy_condition_value(table, get_atttype(relid, attnum),
+												  table->groups[group].values[w]);
 		}
 		equals = get_opfamily_member(index->rd_opfamily[i], index->rd_opcintype[i], type,
 									 BTEqualStrategyNumber);
@@ -381,10 +380,11 @@ find_dirty_in(const LegacyTable *table, Oid relid, const pg_uuid_t *user_id, uin
 /*
  * A row that is just being inserted cannot be locked, but whoever inserts it
  * may come to the ledger next and want what we are about to lock: so it is
- * waited for here. true: there is such a row, look again.
+ * waited for here. true: there is such a row, look again; *looks counts the
+ * times that nobody had to be waited for.
  */
 static bool
-wait_for_new_row(const LegacyTable *table, const pg_uuid_t *user_id, uint32 groups)
+wait_for_new_row(const LegacyTable *table, const pg_uuid_t *user_id, uint32 groups, int *looks)
 {
 	List	   *relids = table->partitioned ?
 		find_all_inheritors(table->relid, AccessShareLock, NULL) : list_make1_oid(table->relid);
@@ -403,6 +403,8 @@ wait_for_new_row(const LegacyTable *table, const pg_uuid_t *user_id, uint32 grou
 		XactLockTableWait(dirty.xmin, NULL, NULL, XLTW_None);
 	else if (IsolationUsesXactSnapshot())
 		ledger_store_serialization_failure();
+	else
+		(*looks)++;
 	return true;
 }
 
@@ -437,6 +439,7 @@ ledger_legacy_lock_row_first(LegacyTable *table, const pg_uuid_t *user_id, Snaps
 {
 	bool		found;
 	uint32		groups;
+	int			looks = 0;
 
 	if (ledger_plain_lock_row(table, user_id, snapshot, &found, moved) && found)
 		return 1;
@@ -444,8 +447,9 @@ ledger_legacy_lock_row_first(LegacyTable *table, const pg_uuid_t *user_id, Snaps
 	for (;;)
 	{
 		groups = ledger_legacy_lock_row(table, user_id);
-		if (groups == all_groups(table) ||
-			!wait_for_new_row(table, user_id, all_groups(table) & ~groups))
+		/* one that stays unseen is of no group by the columns' own equality */
+		if (groups == all_groups(table) || looks == MAX_LOOKS ||
+			!wait_for_new_row(table, user_id, all_groups(table) & ~groups, &looks))
 			return groups;
 		CHECK_FOR_INTERRUPTS();
 	}

@@ -342,14 +342,14 @@ ledger_legacy_sql(const LegacyTable *table, LegacyPlan kind, uint32 mask)
 			break;
 		case PLAN_JSON:
 			appendStringInfo(&sql, table->ngroups == 1 ?
-							 "SELECT pg_catalog.row_to_json(t)::pg_catalog.text FROM %s WHERE " :
-							 "SELECT pg_catalog.json_agg(t)::pg_catalog.text FROM %s WHERE ",
+							 "SELECT pg_catalog.row_to_json(t.*)::pg_catalog.text FROM %s WHERE " :
+							 "SELECT pg_catalog.json_agg(t.*)::pg_catalog.text FROM %s WHERE ",
 							 relation_sql(table));
 			append_key(&sql, table);
 			append_any_group(&sql, table);
 			break;
 		case PLAN_NO_KEY:
-			appendStringInfo(&sql, "SELECT t.ctid, pg_catalog.row_to_json(t) FROM %s WHERE t.%s IS NULL",
+			appendStringInfo(&sql, "SELECT t.ctid, pg_catalog.row_to_json(t.*) FROM %s WHERE t.%s IS NULL",
 							 relation_sql(table), quote_identifier(table->key_column));
 			append_any_group(&sql, table);
 			break;

@@ -19,6 +19,7 @@
 #include "utils/builtins.h"
 #include "utils/datum.h"
 #include "utils/hsearch.h"
+#include "utils/jsonb.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
@@ -91,7 +92,6 @@ Numeric
 ledger_legacy_column_value(const LegacyColumn *column, Numeric amount)
 {
 	Numeric		value = amount;
-	int			digits;
 
 	if (column->unit)
 	{
@@ -103,8 +103,9 @@ ledger_legacy_column_value(const LegacyColumn *column, Numeric amount)
 		if (ledger_amount_cmp(numeric_mul_opt_error(value, column->unit, NULL), amount) != 0)
 			cannot_hold(column);
 	}
-	digits = DatumGetInt32(DirectFunctionCall1(numeric_min_scale, NumericGetDatum(value)));
-	if (column->limited && digits > Max(column->scale, 0))
+	if (column->limited &&
+		ledger_amount_cmp(value, DatumGetNumeric(DirectFunctionCall2(numeric_round, NumericGetDatum(value),
+																	 Int32GetDatum(column->scale)))) != 0)
 		cannot_hold(column);
 	return value;
 }
@@ -166,8 +167,6 @@ shape_condition(LegacyShape *shape, const LegacyTable *table, TupleDesc desc, in
 {
 	Form_pg_attribute attribute;
 	TypeCacheEntry *type;
-	Oid			input;
-	Oid			param;
 
 	shape->where[w] = get_attnum(shape->relid, table->where[w]);
 	if (shape->where[w] == InvalidAttrNumber)
@@ -178,12 +177,12 @@ shape_condition(LegacyShape *shape, const LegacyTable *table, TupleDesc desc, in
 		cannot_tell(table, table->where[w]);
 	fmgr_info_cxt(type->eq_opr_finfo.fn_oid, &shape->equals[w], context);
 	shape->collations[w] = attribute->attcollation;
-	getTypeInputInfo(attribute->atttypid, &input, &param);
 	for (int g = 0; g < table->ngroups; g++)
 	{
 		MemoryContext old = MemoryContextSwitchTo(context);
 
-		shape->values[g][w] = OidInputFunctionCall(input, table->groups[g].values[w], param, -1);
+		shape->values[g][w] = ledger_legacy_condition_value(table, attribute->atttypid,
+															table->groups[g].values[w]);
 		MemoryContextSwitchTo(old);
 	}
 }
@@ -233,6 +232,36 @@ shape_of(const LegacyTable *table, Relation relation)
 										 ((LegacyConstant *) list_nth(table->constants, i))->name);
 	shape->complete = true;
 	return shape;
+}
+
+/* ---- rows as documents ------------------------------------------------------------------- */
+
+/*
+ * What is caught here has computed and nothing else, so it needs no
+ * subtransaction.
+ */
+bool
+ledger_legacy_row_jsonb(const char *json, Datum *jsonb)
+{
+	MemoryContext context = CurrentMemoryContext;
+	volatile bool done = false;
+
+	PG_TRY();
+	{
+		*jsonb = DirectFunctionCall1(jsonb_in, CStringGetDatum(json));
+		done = true;
+	}
+	PG_CATCH();
+	{
+		int			category = ERRCODE_TO_CATEGORY(geterrcode());
+
+		if (category != ERRCODE_DATA_EXCEPTION && category != ERRCODE_PROGRAM_LIMIT_EXCEEDED)
+			PG_RE_THROW();
+		MemoryContextSwitchTo(context);
+		FlushErrorState();
+	}
+	PG_END_TRY();
+	return done;
 }
 
 /* ---- tuples ------------------------------------------------------------------------------ */

@@ -332,6 +332,7 @@ write_strict(Mirror *mirror)
 {
 	MemoryContext context = CurrentMemoryContext;
 	bool		evidence = ledger_evidence_active();
+	bool		may_show = ledger_may_show_amounts();
 
 	PG_TRY();
 	{
@@ -349,7 +350,13 @@ write_strict(Mirror *mirror)
 			if (evidence)
 				leave_evidence_of_failure(mirror, error);
 		}
-		PG_RE_THROW();
+		if (may_show)
+			PG_RE_THROW();
+		/* it was raised in the owner's role: a constraint tells of the whole row */
+		FlushErrorState();
+		error->detail_log = error->detail;
+		error->detail = NULL;
+		ReThrowError(error);
 	}
 	PG_END_TRY();
 }

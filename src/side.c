@@ -478,7 +478,7 @@ open_key_index(const LegacyTable *table, Relation relation)
 	{
 		Relation	index = index_open(lfirst_oid(lc), AccessShareLock);
 
-		if (ledger_legacy_is_key_index(table, index))
+		if (ledger_legacy_is_key_index(table, index) && ledger_legacy_is_in_order(index))
 			return index;
 		index_close(index, NoLock);
 	}

@@ -73,7 +73,7 @@ AS $$
 			'broker_text', 'broker_number', 'broker_position', 'last_sale_settled',
 			'legacy_mapped_column', 'legacy_condition_columns', 'legacy_constants', 'legacy_stored_mapping',
 			'legacy_key_kind', 'legacy_key_indexes', 'legacy_check_key', 'legacy_key_function',
-			'legacy_key_function_problems', 'legacy_equality', 'legacy_condition_sql', 'legacy_try_count',
+			'legacy_key_function_problems', 'legacy_equality', 'legacy_condition_sql', 'legacy_same_condition_sql', 'legacy_try_count',
 			'legacy_check_values', 'legacy_sorts',
 			'legacy_count', 'legacy_ask', 'legacy_mapping', 'legacy_default_constants', 'legacy_check_types',
 			'legacy_check_table', 'legacy_check_columns', 'legacy_check_writes', 'legacy_deferred',

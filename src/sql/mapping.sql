@@ -522,6 +522,26 @@ $$;
 REVOKE ALL ON FUNCTION ledger.legacy_condition_sql(regclass, jsonb) FROM PUBLIC;
 COMMENT ON FUNCTION ledger.legacy_condition_sql(regclass, jsonb) IS 'Internal: a condition of the mapping as SQL.';
 
+/*
+ * Whether two conditions are one by the equality of their columns, as what
+ * legacy_ask() asks of no row. The types' own names have no length.
+ */
+CREATE FUNCTION ledger.legacy_same_condition_sql(legacy regclass, item jsonb, other jsonb) RETURNS text
+	LANGUAGE sql STABLE PARALLEL SAFE SECURITY INVOKER
+	SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT format('CASE WHEN pg_catalog.count(*) OPERATOR(pg_catalog.=) 0 THEN %s END', string_agg(
+		format('%1$L::%3$s%4$s %5$s %2$L::%3$s%4$s', w.value, other #>> ARRAY['where', w.key], format('%I.%I', n.nspname, t.typname),
+			(SELECT format(' COLLATE %I.%I', cn.nspname, c.collname) FROM pg_collation c JOIN pg_namespace cn ON cn.oid = c.collnamespace
+				WHERE c.oid = a.attcollation), ledger.legacy_equality(legacy, w.key)), ' AND '))
+	FROM jsonb_each_text(item -> 'where') w
+	JOIN pg_attribute a ON a.attrelid = legacy AND a.attname = w.key AND a.attnum > 0 AND NOT a.attisdropped
+	JOIN pg_type t ON t.oid = a.atttypid
+	JOIN pg_namespace n ON n.oid = t.typnamespace
+$$;
+REVOKE ALL ON FUNCTION ledger.legacy_same_condition_sql(regclass, jsonb, jsonb) FROM PUBLIC;
+COMMENT ON FUNCTION ledger.legacy_same_condition_sql(regclass, jsonb, jsonb) IS 'Internal: SQL that asks whether two conditions of a mapping are the same.';
+
 /* As legacy_count(); what it raises instead of raising it. */
 CREATE FUNCTION ledger.legacy_try_count(legacy regclass, condition text, OUT count bigint, OUT problem text)
 	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY INVOKER
@@ -547,6 +567,8 @@ DECLARE
 	kind text := ledger.legacy_key_kind(legacy, key_column, key_functions);
 	key_type oid := (SELECT a.atttypid FROM pg_attribute a WHERE a.attrelid = legacy AND a.attname = key_column);
 	bad record;
+	problems text;
+	advice text;
 BEGIN
 	IF kind = 'text' THEN
 		SELECT * INTO bad FROM ledger.legacy_try_count(legacy,
@@ -567,12 +589,22 @@ BEGIN
 			CASE WHEN bad.count IS DISTINCT FROM 0 THEN 'Pass functions that are the reverse of each other for every key.' END;
 	END IF;
 	IF mapping #> '{columns,0,where}' <> '{}' THEN
-		RETURN QUERY SELECT 'condition_values', count(c.problem) = 0,
-				COALESCE(string_agg(DISTINCT format('Column %s: %s.', m.item ->> 'label', c.problem), ' ') FILTER (WHERE c.problem IS NOT NULL),
-					'Every condition can be compared.'),
-				CASE WHEN count(c.problem) > 0 THEN 'Compare with values of the columns'' types.' END
+		SELECT string_agg(DISTINCT format('Column %s: %s.', m.item ->> 'label', c.problem), ' ') INTO problems
 			FROM jsonb_array_elements(mapping -> 'columns') AS m (item)
-			CROSS JOIN LATERAL ledger.legacy_try_count(legacy, format('(%s) AND false', ledger.legacy_condition_sql(legacy, m.item))) c;
+			CROSS JOIN LATERAL ledger.legacy_try_count(legacy, format('(%s) AND false', ledger.legacy_condition_sql(legacy, m.item))) c
+			WHERE c.problem IS NOT NULL;
+		advice := 'Compare with values of the columns'' types.';
+		IF problems IS NULL THEN
+			SELECT string_agg(format('%s and %s have one condition in two spellings.', one.item ->> 'label', other.item ->> 'label'), ' '
+					ORDER BY one.n, other.n) INTO problems
+				FROM jsonb_array_elements(mapping -> 'columns') WITH ORDINALITY AS one (item, n)
+				JOIN jsonb_array_elements(mapping -> 'columns') WITH ORDINALITY AS other (item, n)
+					ON one.n < other.n AND one.item -> 'where' <> other.item -> 'where'
+				WHERE ledger.legacy_ask(legacy, ledger.legacy_same_condition_sql(legacy, one.item, other.item), 'false') = 't';
+			advice := 'Spell it alike, or name other values.';
+		END IF;
+		RETURN QUERY SELECT 'condition_values', problems IS NULL, COALESCE(problems, 'Every condition can be compared.'),
+			CASE WHEN problems IS NOT NULL THEN advice END;
 	END IF;
 END
 $$;
