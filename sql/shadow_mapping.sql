@@ -254,6 +254,20 @@ SELECT note FROM ledger.discrepancies WHERE user_id = :dave ORDER BY id;
 SELECT shadow_mode FROM ledger.configure(shadow_mode => false);
 SELECT ledger.detach_legacy('thirds');
 
+-- A unique key without the conditions' columns: a user's row of another condition,
+-- or of none, is not one that is just being inserted.
+CREATE TABLE sole (user_id uuid PRIMARY KEY, currency text NOT NULL, n numeric NOT NULL DEFAULT 0);
+INSERT INTO sole VALUES (:alice, 'USDC', 10), (:bob, 'USD', 10), (:carol, 'EUR', 10);
+SELECT passed FROM ledger.attach_legacy('sole', '{"columns": [{"column": "n", "accounts": ["usdc_balance"], "where": {"currency": "USDC"}},
+	{"column": "n", "accounts": ["fiat_exposure"], "where": {"currency": "USD"}}]}') WHERE check_name = 'attached';
+SELECT shadow_mode FROM ledger.configure(shadow_mode => true);
+SET statement_timeout = '20s';
+SELECT ledger.credit_user_usdc(u, 1, 'deposit') > 0 AS posted FROM unnest(ARRAY[:alice, :bob, :carol]::uuid[]) u;
+RESET statement_timeout;
+SELECT right(user_id::text, 1) AS who, currency, n FROM sole ORDER BY user_id;
+SELECT shadow_mode FROM ledger.configure(shadow_mode => false);
+SELECT ledger.detach_legacy('sole');
+
 -- What cannot be mapped, each with its hint.
 CREATE TABLE unfit (user_id uuid, floating float8, cash money, words text, n numeric, currency text, PRIMARY KEY (user_id, currency));
 SELECT check_name, detail, hint FROM ledger.legacy_preflight('unfit',

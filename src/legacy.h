@@ -205,6 +205,8 @@ extern bool ledger_legacy_is_in_order(Relation index);
 /* false: json has in it what jsonb cannot hold, \u0000 for example. */
 extern bool ledger_legacy_row_jsonb(const char *json, Datum *jsonb);
 
+/* The group that the row is of; -1: of none. */
+extern int	ledger_legacy_tuple_group(const LegacyTable *table, Relation relation, HeapTuple tuple);
 /* Whose row it is; false: there is none, its key is NULL, or it is of no group. */
 extern bool ledger_legacy_tuple_key(const LegacyTable *table, Relation relation,
 									HeapTuple tuple, pg_uuid_t *user_id);

@@ -15,7 +15,7 @@
 #include "postgres.h"
 
 #include "access/genam.h"
-#include "access/sysattr.h"
+#include "access/htup_details.h"
 #include "access/table.h"
 #include "access/xact.h"
 #include "catalog/pg_am.h"
@@ -318,9 +318,19 @@ index_keys(const LegacyTable *table, Relation index, const pg_uuid_t *user_id, i
 	return true;
 }
 
+/* Not what this transaction inserts: the command that does so may be calling us. */
+static bool
+is_of_group(const LegacyTable *table, Relation relation, TupleTableSlot *slot, int group)
+{
+	HeapTuple	tuple = ExecFetchSlotHeapTuple(slot, false, NULL);
+
+	return !TransactionIdIsCurrentTransactionId(HeapTupleHeaderGetXmin(tuple->t_data)) &&
+		ledger_legacy_tuple_group(table, relation, tuple) == group;
+}
+
 /*
- * Looks a row up under a dirty snapshot, which says who is inserting it. Not
- * what this transaction inserts: the command that does so may be calling us.
+ * Looks a row up under a dirty snapshot, which says who is inserting it. The
+ * index may be on fewer columns than the conditions: what it has is looked at.
  */
 static bool
 find_dirty(const LegacyTable *table, Relation relation, Relation index, const pg_uuid_t *user_id,
@@ -330,8 +340,7 @@ find_dirty(const LegacyTable *table, Relation relation, Relation index, const pg
 	int			nkeys = index->rd_index->indnkeyatts;
 	IndexScanDesc scan;
 	TupleTableSlot *slot;
-	bool		found;
-	bool		isnull;
+	bool		found = false;
 
 	if (!index_keys(table, index, user_id, group, keys))
 		return false;
@@ -339,9 +348,8 @@ find_dirty(const LegacyTable *table, Relation relation, Relation index, const pg
 	InitDirtySnapshot(*dirty);
 	scan = ledger_index_beginscan(relation, index, dirty, nkeys);
 	index_rescan(scan, keys, nkeys, NULL, 0);
-	found = index_getnext_slot(scan, ForwardScanDirection, slot) &&
-		!TransactionIdIsCurrentTransactionId(
-			DatumGetTransactionId(slot_getsysattr(slot, MinTransactionIdAttributeNumber, &isnull)));
+	while (!found && index_getnext_slot(scan, ForwardScanDirection, slot))
+		found = is_of_group(table, relation, slot, group);
 	index_endscan(scan);
 	ExecDropSingleTupleTableSlot(slot);
 	return found;

@@ -306,13 +306,17 @@ ledger_legacy_tuple_owner(const LegacyTable *table, Relation relation, HeapTuple
 	return !isnull;
 }
 
+int
+ledger_legacy_tuple_group(const LegacyTable *table, Relation relation, HeapTuple tuple)
+{
+	return group_of(table, shape_of(table, relation), tuple, RelationGetDescr(relation));
+}
+
 bool
 ledger_legacy_tuple_key(const LegacyTable *table, Relation relation, HeapTuple tuple,
 						pg_uuid_t *user_id)
 {
-	const LegacyShape *shape = shape_of(table, relation);
-
-	return tuple != NULL && group_of(table, shape, tuple, RelationGetDescr(relation)) >= 0 &&
+	return tuple != NULL && ledger_legacy_tuple_group(table, relation, tuple) >= 0 &&
 		ledger_legacy_tuple_owner(table, relation, tuple, user_id);
 }
 

@@ -67,6 +67,8 @@ suppressed(const LegacyTable *table, const char *what)
 	ereport(ERROR,
 			(errcode(ERRCODE_TRIGGERED_DATA_CHANGE_VIOLATION),
 			 errmsg("the legacy row in %s was not %s", table->name, what),
+			 table->nwhere > 0 ?
+			 errdetail("The user's row is of another condition, or a trigger on the table suppressed it.") :
 			 errdetail("A trigger on the table suppressed it.")));
 }
 
