@@ -455,7 +455,7 @@ ledger_legacy_lock_row_first(LegacyTable *table, const pg_uuid_t *user_id, Snaps
 	for (;;)
 	{
 		groups = ledger_legacy_lock_row(table, user_id);
-		/* one that stays unseen is of no group by the columns' own equality */
+		/* one that stays unseen is not the user's by the columns' own equality */
 		if (groups == all_groups(table) || looks == MAX_LOOKS ||
 			!wait_for_new_row(table, user_id, all_groups(table) & ~groups, &looks))
 			return groups;
