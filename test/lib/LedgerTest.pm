@@ -21,6 +21,9 @@ our @EXPORT = qw(ledger_node load_ledger legacy_table attach customer oracle_ok 
   connection code_of client await seconds soak kill_and_start kill_process wait_until
   end_pgbench pauses);
 
+# a server that starts or stops on a machine that is busy
+$ENV{PGCTLTIMEOUT} //= 300;
+
 my $lib = dirname(File::Spec->rel2abs(__FILE__));
 
 # ledger_node($name, $conf, %init): a running server that has the ledger
