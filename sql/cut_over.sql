@@ -77,12 +77,16 @@ SELECT ledger.credit_user_usdc(:dave, 1, 'in two phases') > 0 AS posted;
 PREPARE TRANSACTION 'in the way of the locks';
 SET statement_timeout = '700ms';
 SELECT ledger.configure(strict_mode => false);
-SELECT state FROM now;
-CALL ledger.cut_over(dry_run => true);
-SELECT state FROM now;
-CALL ledger.roll_back('too long');
-SELECT state FROM now;
 RESET statement_timeout;
+SELECT state FROM now;
+SET statement_timeout = '700ms';
+CALL ledger.cut_over(dry_run => true);
+RESET statement_timeout;
+SELECT state FROM now;
+SET statement_timeout = '700ms';
+CALL ledger.roll_back('too long');
+RESET statement_timeout;
+SELECT state FROM now;
 ROLLBACK PREPARED 'in the way of the locks';
 
 -- The last check: who changed since the last run must agree, whatever is forced.

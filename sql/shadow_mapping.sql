@@ -261,7 +261,7 @@ INSERT INTO sole VALUES (:alice, 'USDC', 10), (:bob, 'USD', 10), (:carol, 'EUR',
 SELECT passed FROM ledger.attach_legacy('sole', '{"columns": [{"column": "n", "accounts": ["usdc_balance"], "where": {"currency": "USDC"}},
 	{"column": "n", "accounts": ["fiat_exposure"], "where": {"currency": "USD"}}]}') WHERE check_name = 'attached';
 SELECT shadow_mode FROM ledger.configure(shadow_mode => true);
-SET statement_timeout = '20s';
+SET statement_timeout = '2min';
 SELECT ledger.credit_user_usdc(u, 1, 'deposit') > 0 AS posted FROM unnest(ARRAY[:alice, :bob, :carol]::uuid[]) u;
 RESET statement_timeout;
 SELECT right(user_id::text, 1) AS who, currency, n FROM sole ORDER BY user_id;
