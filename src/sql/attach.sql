@@ -84,10 +84,12 @@ AS $$
 	UNION ALL
 	SELECT 'unique_keys', string_agg(i.indexrelid::regclass::text, ', ' ORDER BY i.indexrelid::regclass::text),
 		'Inserting a missing legacy row fails where it would break one of these unique indexes:',
-		'Make sure that the other columns'' defaults do not collide.'
+		'Make sure that no other row of the user, and no default of another column, is in the way.'
 	FROM pg_index i
 	WHERE i.indrelid = legacy AND i.indisunique
-		AND i.indexrelid NOT IN (SELECT ledger.legacy_key_indexes(legacy, mapping, key_column))
+		AND (i.indexrelid NOT IN (SELECT ledger.legacy_key_indexes(legacy, mapping, key_column))
+			/* the row of another condition is in the way */
+			OR i.indnkeyatts <= cardinality(ledger.legacy_condition_columns(mapping #> '{columns,0}')))
 	UNION ALL
 	SELECT 'foreign_keys', string_agg(quote_ident(k.conname), ', ' ORDER BY k.conname),
 		'These foreign keys let a legacy write fail, or cascades change rows:',
