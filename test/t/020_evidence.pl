@@ -240,7 +240,7 @@ ledger_ok($node, 'the ledger holds');
 # The worker is away for so many transactions that the commit log forgets those
 # that have seen something: a server that is a few million of them further on.
 query("UPDATE public.balances SET buying_power = buying_power + 6 WHERE user_id = '$c[30]'");
-$node->append_conf('postgresql.conf', 'max_worker_processes = 1');
+$node->append_conf('postgresql.conf', "max_worker_processes = 1\nautovacuum = off");
 $node->restart;
 my $see = "BEGIN; SELECT pg_current_xact_id(); SELECT ledger.get_user_balance('$c[30]'); COMMIT";
 query($see) foreach 1 .. 7;
