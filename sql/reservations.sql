@@ -60,6 +60,26 @@ SELECT * FROM public.shown WHERE "user" = 'bob';
 SELECT ledger.execute_investment(:bob, 1, public.id('o4'), 'too late');
 SELECT t.type, t.reference_id = public.id('o4') AS o4, t.description, public.postings(t.id) FROM ledger.transactions t WHERE t.description = 'reservation expired' ORDER BY t.id;
 
+-- A frozen customer keeps what is his reserved; all of the others' is released.
+SELECT ledger.credit_user_usdc(u, 10, 'deposit') > 0 AS posted FROM unnest(ARRAY[:carol, :dave]::uuid[]) u;
+SELECT ledger.reserve_for_investment(u, 1, NULL, now() - interval '1 minute') > 0 AS posted FROM unnest(ARRAY[:bob, :bob, :carol, :dave]::uuid[]) u;
+SELECT ledger.set_account_status(ledger.open_account('usdc_balance', :carol), 'frozen', 'a court order');
+SELECT ledger.expire_reservations();
+SELECT "user", remaining, status FROM public.shown WHERE amount = 1;
+SELECT ledger.set_account_status(ledger.open_account('usdc_balance', :carol), 'open', 'lifted');
+SELECT ledger.set_account_status(ledger.open_account('pending_investment', :carol), 'frozen', 'a court order');
+SELECT ledger.expire_reservations();
+SELECT ledger.set_account_status(ledger.open_account('pending_investment', :carol), 'open', 'lifted');
+SELECT ledger.expire_reservations();
+
+-- Without an amount release_id is no key: what was reserved since is released.
+SELECT ledger.reserve_for_investment(:dave, 2) > 0 AS posted;
+SELECT ledger.release_reservation(:dave, release_id => 'cancel') > 0 AS posted;
+SELECT ledger.release_reservation(:dave, release_id => 'cancel') AS nothing_left;
+SELECT ledger.reserve_for_investment(:dave, 3) > 0 AS posted;
+SELECT ledger.release_reservation(:dave, release_id => 'cancel') > 0 AS posted;
+SELECT public.has(:dave) AS "dave: usdc, pending, fiat";
+
 -- The last cent.
 SELECT ledger.reserve_for_investment(:bob, (SELECT b.usdc_balance FROM ledger.get_user_balance(:bob) b)) > 0 AS posted;
 SELECT ledger.reserve_for_investment(:bob, 0.000000000000000001);
@@ -67,7 +87,7 @@ SELECT public.has(:bob) AS "bob: usdc, pending, fiat";
 
 -- Open remainders are the balance.
 SELECT r.user_id = :alice AS alice, sum(r.remaining) AS remaining, ledger.get_account_balance(r.user_id, 'pending_investment') AS balance
-FROM ledger.reservations r GROUP BY r.user_id ORDER BY 1;
+FROM ledger.reservations r GROUP BY r.user_id HAVING sum(r.remaining) > 0 ORDER BY 1;
 
 SELECT * FROM public.ledger_oracle();
 \set ECHO none

@@ -57,6 +57,18 @@ SELECT ledger.execute_investment(:carol, 40, public.id('o1'), 'fill 2') > 0 AS p
 SELECT public.reserved(public.id('o1')) AS "amount, executed, released, remaining", public.has(:carol) AS "usdc, pending, fiat";
 SELECT d.transaction_id - :reserved AS later, d.executed, d.released FROM ledger.reservation_draws d WHERE d.reservation_id = :reserved ORDER BY 1;
 
+-- In part of what came from two without an order: the oldest stays first in line.
+SELECT ledger.reserve_for_investment(:carol, 4) AS older \gset
+SELECT ledger.reserve_for_investment(:carol, 6) AS newer \gset
+SELECT ledger.execute_investment(:carol, 9, public.id('o3'), 'of both') AS both \gset
+SELECT ledger.reverse_transaction(:both, 'bust', 2, public.id('v9')) > 0 AS posted;
+SELECT r.id = :newer AS newer, r.executed, r.remaining, r.status FROM ledger.reservations r WHERE r.id IN (:older, :newer) ORDER BY 1;
+SELECT ledger.reverse_transaction(:both, 'bust', 5, public.id('va')) > 0 AS posted;
+SELECT r.id = :newer AS newer, r.executed, r.remaining, r.status FROM ledger.reservations r WHERE r.id IN (:older, :newer) ORDER BY 1;
+SELECT ledger.reverse_transaction(:both, 'bust', 2, public.id('vb')) > 0 AS posted;
+SELECT ledger.release_reservation(:carol, 10) > 0 AS posted;
+SELECT public.has(:carol) AS "usdc, pending, fiat";
+
 -- Of money that is gone.
 SELECT ledger.release_reservation(:carol, NULL, public.id('o1')) AS nothing_left;
 SELECT ledger.reserve_for_investment(:carol, 20, public.id('o2')) > 0 AS posted;
