@@ -111,6 +111,46 @@ SELECT public.raises(format('SELECT ledger.repair(%L, %L, false, reason => %L)',
 SELECT count(*) FROM ledger.repair_user(:bob, 'legacy', true, NULL, NULL, 0);
 SELECT count(*) FROM ledger.repair(:bob, max_rows => 1);
 SELECT public.raises($$SELECT ledger.repair_user(NULL, 'legacy', true, NULL, NULL, 1)$$);
+
+--
+-- A repair that the row does not take; one that the ledger would not.
+--
+SELECT count(*) FROM ledger.repair(:bob, dry_run => false, reason => 'as it was');
+UPDATE balances SET pending_deposits = pending_deposits + 1 WHERE user_id = :bob;
+CREATE FUNCTION taxed() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN NEW.pending_deposits := NEW.pending_deposits * NULLIF(0.5, NEW.buying_power); RETURN NEW; END $$;
+CREATE TRIGGER taxed BEFORE UPDATE ON balances FOR EACH ROW EXECUTE FUNCTION taxed();
+SELECT public.raises(format('SELECT ledger.repair(%L, dry_run => false, reason => %L)', :bob, 'taxed'));
+ALTER TABLE balances ALTER pending_deposits DROP NOT NULL;
+CREATE OR REPLACE FUNCTION taxed() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN NEW.pending_deposits := NULL; RETURN NEW; END $$;
+SELECT public.raises(format('SELECT ledger.repair(%L, dry_run => false, reason => %L)', :bob, 'taken'));
+DROP TRIGGER taxed ON balances;
+SELECT ledger.set_account_status(ledger.open_account('usdc_balance', :bob), 'frozen', 'a court order');
+SELECT public.raises(format('SELECT ledger.repair(%L, %L)', :bob, 'ledger')) = public.raises(format('SELECT ledger.repair(%L, %L, false, reason => %L)', :bob, 'ledger', 'frozen')) AS same,
+	public.raises(format('SELECT ledger.repair(%L, %L)', :bob, 'ledger'));
+SELECT ledger.set_account_status(ledger.open_account('usdc_balance', :bob), 'open', 'lifted');
+
+--
+-- What is resolved is what was repaired: of one user, one column of one table.
+--
+SELECT count(*) FROM ledger.repair(:bob, dry_run => false, reason => 'as it was');
+CREATE TABLE more (user_id uuid PRIMARY KEY, pending_deposits numeric NOT NULL DEFAULT 0);
+INSERT INTO more SELECT u, ledger.get_account_balance(u, 'usdc_balance') + 100 FROM unnest(ARRAY[:alice, :bob]::uuid[]) u;
+SELECT passed FROM ledger.attach_legacy('more', '{"columns": [{"column": "pending_deposits", "accounts": ["usdc_balance"]}]}') WHERE check_name = 'attached';
+UPDATE balances SET pending_deposits = pending_deposits + 1, buying_power = buying_power + 100 WHERE user_id IN (:alice, :bob);
+CALL ledger.backfill();
+CALL ledger.run_reconciliation();
+-- the second table has no more than what is left of max_rows
+SELECT legacy_column, before, after FROM ledger.repair_user(:alice, 'legacy', true, NULL, NULL, 2);
+SELECT legacy_column, before, after FROM ledger.repair(:alice, max_amount => 10, dry_run => false, reason => 'the small one');
+SELECT right(d.user_id::text, 1) AS who, m.legacy, d.legacy_column, d.ledger_value - d.legacy_value AS difference, d.status
+	FROM ledger.discrepancy_rows d JOIN ledger.legacy_mappings m ON m.id = d.mapping_id
+	WHERE d.user_id IN (:alice, :bob) AND d.last_seen >= (SELECT max(started_at) FROM ledger.reconciliation_runs) ORDER BY 1, 2, 3;
+-- a row that is missing is written whole, or not at all
+DELETE FROM balances WHERE user_id = :alice;
+SELECT * FROM sides(:alice);
+SELECT legacy_column, before, after FROM ledger.repair(:alice, max_amount => 90);
+SELECT legacy_column, before, after FROM ledger.repair(:alice);
+SELECT count(*) FROM ledger.repair(dry_run => false, reason => 'all');
 SELECT * FROM public.ledger_oracle();
 SELECT check_name, detail FROM ledger.verify() WHERE NOT passed;
 \set ECHO none
