@@ -142,6 +142,7 @@ CALL ledger.run_reconciliation();
 -- the second table has no more than what is left of max_rows
 SELECT legacy_column, before, after FROM ledger.repair_user(:alice, 'legacy', true, NULL, NULL, 2);
 SELECT legacy_column, before, after FROM ledger.repair(:alice, max_amount => 10, dry_run => false, reason => 'the small one');
+SELECT * FROM sides(:alice);
 SELECT right(d.user_id::text, 1) AS who, m.legacy, d.legacy_column, d.ledger_value - d.legacy_value AS difference, d.status
 	FROM ledger.discrepancy_rows d JOIN ledger.legacy_mappings m ON m.id = d.mapping_id
 	WHERE d.user_id IN (:alice, :bob) AND d.last_seen >= (SELECT max(started_at) FROM ledger.reconciliation_runs) ORDER BY 1, 2, 3;
@@ -151,6 +152,12 @@ SELECT * FROM sides(:alice);
 SELECT legacy_column, before, after FROM ledger.repair(:alice, max_amount => 90);
 SELECT legacy_column, before, after FROM ledger.repair(:alice);
 SELECT count(*) FROM ledger.repair(dry_run => false, reason => 'all');
+-- under strict mode not a part of it
+UPDATE balances SET pending_deposits = pending_deposits + 1, buying_power = buying_power + 100 WHERE user_id = :bob;
+SELECT ledger.configure(strict_mode => true);
+SELECT count(*) FROM ledger.repair(:bob, max_amount => 10, dry_run => false, reason => 'the small one');
+SELECT count(*) FROM ledger.repair(:bob, dry_run => false, reason => 'both');
+SELECT ledger.configure(strict_mode => false);
 SELECT * FROM public.ledger_oracle();
 SELECT check_name, detail FROM ledger.verify() WHERE NOT passed;
 \set ECHO none
