@@ -137,7 +137,11 @@ UPDATE ledger.legacy_writes SET at = ledger.clock() WHERE kind = 'double_write';
 BEGIN;
 SELECT shadow_mode FROM ledger.configure(shadow_mode => false);
 SELECT is_firing('LedgerOutsideWrites');
+-- on again: what was written before it is none
+SELECT shadow_mode FROM ledger.configure(shadow_mode => true);
+SELECT is_firing('LedgerOutsideWrites'), (SELECT value FROM ledger.metrics() WHERE metric = 'ledger_outside_writes_hour');
 ROLLBACK;
+SELECT is_firing('LedgerOutsideWrites'), (SELECT value FROM ledger.metrics() WHERE metric = 'ledger_outside_writes_hour');
 UPDATE ledger.legacy_writes SET at = at - interval '2 hours';
 
 -- customers who cannot see their balance, for 5 minutes

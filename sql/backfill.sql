@@ -66,7 +66,9 @@ ALTER TABLE ledger.accounts DISABLE TRIGGER guard;
 UPDATE ledger.accounts SET opened = 0 WHERE user_id = :carol;
 ALTER TABLE ledger.accounts ENABLE ALWAYS TRIGGER guard;
 
+SELECT state, next_step FROM ledger.migration_status();
 CALL ledger.backfill(3);
+SELECT state, next_step FROM ledger.migration_status();
 SELECT * FROM runs;
 SELECT * FROM findings;
 SELECT "row" - 'updated_at' AS "row" FROM ledger.backfill_findings ORDER BY id LIMIT 2;

@@ -536,7 +536,8 @@ explain_table(Explain *explain)
 				break;
 			case COMPARE_MISSING_LEDGER:
 				put(explain, i, column->difference, "not_opened", 0, 0,
-					"The user has a row and no opening yet; his first posting, or the backfill, makes it.");
+					"The user has a row and no opening yet; his first posting, or the backfill, makes it,"
+					" unless ledger.backfill_findings tells why it cannot.");
 				break;
 			default:
 				explain_column(explain, i);

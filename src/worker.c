@@ -672,6 +672,8 @@ set_up_session(void)
 		{"statement_timeout", "0"},
 		{"idle_in_transaction_session_timeout", "0"},
 		{"lock_timeout", "400ms"},
+		/* compiling the queries of the gates takes longer than they do */
+		{"jit", "off"},
 		/* what is gone from the ring is on disk */
 		{"synchronous_commit", "local"},
 		{"client_min_messages", "error"},

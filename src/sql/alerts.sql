@@ -37,6 +37,7 @@ AS $$
 	), outside AS (
 		SELECT count(*) AS n, min(w.at) AS since
 		FROM now n JOIN ledger.legacy_writes w ON w.kind IN ('outside', 'double_write') AND w.at > n.now - interval '1 hour' AND w.at <= n.now
+			AND w.at >= ledger.mode_since('shadow')
 	), refused AS (
 		SELECT count(*) AS n, min(d.first_seen) AS since
 		FROM now n JOIN ledger.discrepancy_rows d ON d.status = 'open' AND d.cause = 'strict_failure' AND d.source = 'read'

@@ -179,8 +179,9 @@ AS $$
 			WHERE (d.table_name IS NULL OR starts_with(d.table_name, 'ledger.')) = (v.name = 'ledger'))
 	FROM (VALUES ('ledger'), ('legacy')) AS v (name)
 	UNION ALL
-	SELECT 'ledger_outside_writes_hour', 'gauge', 'Writes past the ledger within an hour that were captured and not posted.', '{}', count(*)
+	SELECT 'ledger_outside_writes_hour', 'gauge', 'Writes past the ledger within an hour, in shadow mode, that were captured and not posted.', '{}', count(*)
 	FROM ledger.legacy_writes w WHERE w.kind IN ('outside', 'double_write') AND w.at > ledger.clock() - interval '1 hour' AND w.at <= ledger.clock()
+		AND w.at >= ledger.mode_since('shadow')
 	UNION ALL
 	SELECT 'ledger_suspense_balance', 'gauge', 'What is to be settled on legacy_suspense.', jsonb_build_object('currency', b.currency), sum(b.balance)
 	FROM (SELECT a.currency, a.balance FROM ledger.account_balances a WHERE a.user_id IS NULL AND a.account_type = 'legacy_suspense'
@@ -293,7 +294,7 @@ COMMENT ON FUNCTION ledger.metrics_extension() IS 'Internal, for metrics() and e
 
 CREATE FUNCTION ledger.metrics() RETURNS TABLE (metric text, type text, help text, labels jsonb, value float8)
 	LANGUAGE sql VOLATILE PARALLEL RESTRICTED SECURITY DEFINER ROWS 1500
-	SET search_path = pg_catalog, pg_temp
+	SET search_path = pg_catalog, pg_temp SET jit = off
 AS $$
 	SELECT * FROM ledger.metrics_extension()
 	UNION ALL SELECT * FROM ledger.metrics_discrepancies()

@@ -283,7 +283,7 @@ AS $$
 	FROM now n, losses l
 	UNION ALL
 	SELECT 'capture', 'trigger and mapped columns in place on every legacy table', COALESCE(b.problems, 'in place'), b.n = 0, NULL,
-		'Call ledger.rearm() for triggers; put altered columns back.'
+		'As a superuser call ledger.rearm() for triggers; put altered columns back.'
 	FROM broken b
 	UNION ALL
 	SELECT 'no_suspense', 'nothing to be settled', s.observed, s.passed, NULL, 'Call ledger.settle_suspense() for each.'
@@ -294,7 +294,7 @@ AS $$
 	FROM prepared p
 	UNION ALL
 	SELECT 'sound', 'the ledger''s own tables and guards as they should be', COALESCE(string_agg(v.problem, '; ' ORDER BY v.problem), 'ok'), count(*) = 0, NULL,
-		'See ledger.verify(); ledger.rearm() restores guards.'
+		'See ledger.verify(); a superuser restores guards with ledger.rearm().'
 	FROM ledger.verify_catalog() v
 	UNION ALL
 	SELECT 'no_copy', 'the database that the ledger was used in', CASE WHEN ledger.is_copy() THEN 'a copy' ELSE 'it is' END,
@@ -323,7 +323,7 @@ COMMENT ON FUNCTION ledger.gate_suspense() IS 'Internal: what is in suspense.';
 CREATE FUNCTION ledger.readiness()
 	RETURNS TABLE (gate text, required text, observed text, passed boolean, since timestamptz, hint text)
 	LANGUAGE sql STABLE PARALLEL RESTRICTED SECURITY DEFINER
-	SET search_path = pg_catalog, pg_temp SET datestyle = 'ISO' SET intervalstyle = 'postgres'
+	SET search_path = pg_catalog, pg_temp SET jit = off SET datestyle = 'ISO' SET intervalstyle = 'postgres'
 AS $$
 	SELECT g.gate, g.required, g.observed, g.passed, g.since,
 		CASE WHEN NOT g.passed AND g.hint LIKE 'Call ledger.configure(%' AND EXISTS (SELECT FROM ledger.settings s WHERE s.phase <> 'migrating')
@@ -605,7 +605,9 @@ AS $$
 			COALESCE(s.balance_source, 'ledger') AS source, COALESCE(s.phase, 'migrating') AS phase,
 			(SELECT max(l.changed_at) FROM ledger.settings_log l) AS changed_at,
 			(SELECT max(m.attached_at) FROM ledger.legacy_mappings m WHERE m.detached_at IS NULL) AS attached_at,
-			(SELECT count(*) FROM ledger.legacy_mappings m WHERE m.detached_at IS NULL) AS tables
+			(SELECT count(*) FROM ledger.legacy_mappings m WHERE m.detached_at IS NULL) AS tables,
+			EXISTS (SELECT FROM ledger.backfill_runs b WHERE b.status = 'finished'
+				AND b.started_at >= (SELECT max(m.attached_at) FROM ledger.legacy_mappings m WHERE m.detached_at IS NULL)) AS filled
 		FROM (SELECT 1) one LEFT JOIN ledger.settings s ON true
 	), named AS (
 		SELECT n.*, CASE WHEN n.phase = 'retired' AND n.tables = 0 THEN 'done'
@@ -616,7 +618,8 @@ AS $$
 		FROM now n
 	)
 	SELECT n.state, CASE n.state WHEN 'fresh' THEN NULL WHEN 'attached' THEN n.attached_at ELSE n.changed_at END,
-		n.shadow, n.strict, n.source, n.phase, h.next_step, h.undo
+		n.shadow, n.strict, n.source, n.phase,
+		CASE WHEN n.state = 'attached' AND n.filled THEN replace(h.next_step, 'CALL ledger.backfill(), then ', '') ELSE h.next_step END, h.undo
 	FROM named n JOIN (VALUES
 		('fresh', 'SELECT * FROM ledger.attach_legacy()', NULL),
 		('attached', 'CALL ledger.backfill(), then SELECT ledger.configure(shadow_mode => true, balance_source => ''legacy''): till then postings go past the table', 'SELECT ledger.detach_legacy(legacy)'),

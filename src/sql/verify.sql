@@ -251,7 +251,7 @@ COMMENT ON FUNCTION ledger.verify_legacy() IS 'Internal: problems of attached le
 
 CREATE FUNCTION ledger.verify() RETURNS TABLE (check_name text, passed boolean, detail text)
 	LANGUAGE sql STABLE PARALLEL SAFE SECURITY DEFINER
-	SET search_path = pg_catalog, pg_temp
+	SET search_path = pg_catalog, pg_temp SET jit = off
 AS $$
 	WITH found AS (
 		SELECT * FROM ledger.verify_accounts()
