@@ -293,3 +293,8 @@ SET search_path = pg_temp, public;
 SELECT broker_equity FROM ledger.get_detailed_balance(:carol, 'carol-1');
 RESET search_path;
 DROP TABLE pg_temp.broker_accounts;
+
+-- Nor what plpgsql is to complain of.
+SET plpgsql.extra_errors = 'all';
+SELECT total_value = total_portfolio_value - position_value + invested_value AS same, broker_equity FROM ledger.get_detailed_balance(:carol, 'carol-1');
+RESET plpgsql.extra_errors;

@@ -663,6 +663,7 @@ static void
 set_up_session(void)
 {
 	static const char *const settings[][2] = {
+		{"role", "none"},
 		{"search_path", "pg_catalog, pg_temp"},
 		{"row_security", "off"},
 		{"session_replication_role", "origin"},

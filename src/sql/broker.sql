@@ -365,7 +365,9 @@ BEGIN
 	END IF;
 
 	SELECT g.user_id, g.usdc_balance, g.buying_power, g.pending_investment, g.total_value, g.currency, g.breakdown, g.source
-	INTO result FROM ledger.get_balance(get_detailed_balance.user_id) g;
+	INTO result.user_id, result.usdc_balance, result.buying_power, result.pending_investment, result.total_value, result.currency,
+		result.breakdown, result.source
+	FROM ledger.get_balance(get_detailed_balance.user_id) g;
 	result.broker_equity := account.equity;
 	result.broker_cash := account.cash;
 	result.broker_as_of := LEAST(account.as_of, account.positions_as_of);

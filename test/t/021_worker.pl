@@ -195,6 +195,15 @@ foreach my $whom ('worker', 'backend', 'postmaster')
 is(query("$losses WHERE note LIKE 'the ring of the worker started at %'"), 'crash unknown, crash unknown, crash unknown', 'of unknown size');
 is(query("SELECT count FROM ledger.discrepancies WHERE status = 'open'"), '2', 'it is not there');
 
+# What is set for the sessions of a database is not for the worker.
+query("ALTER DATABASE other SET $_") foreach 'role = pg_monitor', 'default_transaction_read_only = on', "statement_timeout = '1ms'", "search_path = ''";
+kill 'TERM', worker('other');
+{
+	local $ENV{PGOPTIONS} = '-c role=none -c default_transaction_read_only=off -c statement_timeout=0';
+	query("SELECT ledger.reserve_for_investment('$one', 10, expires_at => clock_timestamp())", 'other');
+	ok(comes_true("SELECT status = 'expired' FROM ledger.reservations", 'other'), 'the worker acts as itself, whatever role a database sets');
+}
+
 query("SELECT ledger.repair(dry_run => false, reason => 'x')");
 ledger_ok($node, 'the ledger holds');
 $node->stop;
