@@ -235,15 +235,15 @@ SELECT balance_source FROM ledger.configure(balance_source => 'ledger', strict_m
 SELECT gate, observed FROM closed;
 ROLLBACK;
 
--- A copy of the database: who is in it has connected to it.
+-- A copy in another cluster, as pg_upgrade leaves it, with the same OID: who is in it has connected to it.
 ALTER TABLE ledger.identity DISABLE TRIGGER guard;
-UPDATE ledger.identity SET database_oid = database_oid + 1;
+UPDATE ledger.identity SET system_identifier = system_identifier + 1;
 ALTER TABLE ledger.identity ENABLE ALWAYS TRIGGER guard;
 \c -
 SET client_min_messages = error;
 SELECT * FROM closed;
 ALTER TABLE ledger.identity DISABLE TRIGGER guard;
-UPDATE ledger.identity SET database_oid = database_oid - 1;
+UPDATE ledger.identity SET system_identifier = system_identifier - 1;
 ALTER TABLE ledger.identity ENABLE ALWAYS TRIGGER guard;
 \c -
 SET client_min_messages = error;

@@ -169,6 +169,10 @@ CALL ledger.run_reconciliation(tolerances => '{"USD": 1}');
 SELECT n.tolerance, n.options -> 'tolerances' AS tolerances FROM ledger.reconcile_base(0) b JOIN ledger.reconciliation_runs n ON n.id = b.run_id;
 SELECT * FROM public.incremental;
 BEGIN;
+CALL ledger.run_reconciliation('incremental', 1, tolerances => '{"USDC": 0, "USD": 2}');
+SELECT n.tolerance, n.options -> 'tolerances' AS tolerances FROM ledger.reconciliation_runs r JOIN ledger.reconciliation_runs n ON n.id = r.base_run_id ORDER BY r.id DESC LIMIT 1;
+ROLLBACK;
+BEGIN;
 UPDATE ledger.reconciliation_runs SET system_identifier = 1;
 SELECT * FROM public.incremental;
 CALL ledger.run_reconciliation('incremental');
@@ -247,6 +251,17 @@ SELECT j ->> 'scope' AS scope, j -> 'discrepancies' AS discrepancies, jsonb_arra
 		j -> 'findings' -> 0 ->> 'cause' AS cause
 	FROM ledger.reconciliation_json((SELECT max(id) FROM ledger.reconciliation_runs)) j;
 SELECT ledger.reconciliation_json(0) IS NULL AS none;
+
+-- Ignored, and not open: looked at when the rule is over.
+INSERT INTO public.balances (user_id, buying_power) VALUES ('00000000-0000-4000-8000-000000000004', 4);
+SELECT ledger.ignore_discrepancy('00000000-0000-4000-8000-000000000004', NULL, 'a known case', now() + interval '1 hour') AS rule \gset
+CALL ledger.run_reconciliation();
+SELECT * FROM public.incremental WHERE who = '4';
+SELECT ledger.unignore_discrepancy(:rule);
+CALL ledger.run_reconciliation('incremental');
+SELECT who, difference, status FROM public.findings WHERE run = (SELECT max(id) FROM ledger.reconciliation_runs) AND who = '4';
+DELETE FROM public.balances WHERE user_id = '00000000-0000-4000-8000-000000000004';
+CALL ledger.run_reconciliation();
 
 -- What is refused.
 SELECT public.raises($$CALL ledger.run_reconciliation('some')$$);

@@ -146,6 +146,10 @@ SELECT * FROM sides(:alice);
 SELECT right(d.user_id::text, 1) AS who, m.legacy, d.legacy_column, d.ledger_value - d.legacy_value AS difference, d.status
 	FROM ledger.discrepancy_rows d JOIN ledger.legacy_mappings m ON m.id = d.mapping_id
 	WHERE d.user_id IN (:alice, :bob) AND d.last_seen >= (SELECT max(started_at) FROM ledger.reconciliation_runs) ORDER BY 1, 2, 3;
+-- nor is what is stored late for over if something else was repaired since it was seen
+SELECT m.legacy, c, ledger.evidence_resolved(m.id, u, c, l.at - interval '1 microsecond') = l.at AS resolved, ledger.evidence_resolved(m.id, u, c, l.at) AS later
+FROM (SELECT max(repaired_at) AS at FROM ledger.repair_log) l, ledger.legacy_mappings m, unnest(ARRAY['pending_deposits', 'buying_power']) c, unnest(ARRAY[:alice, :bob]::uuid[]) u
+ORDER BY u, 1, 2;
 -- a row that is missing is written whole, or not at all
 DELETE FROM balances WHERE user_id = :alice;
 SELECT * FROM sides(:alice);

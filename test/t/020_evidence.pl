@@ -159,6 +159,23 @@ stored_is($c[13], 'pending_deposits|mismatch|posting|12|committed|-2.00', 'some 
 is(query("SELECT count, none_count, in_progress_count, aborted_count FROM ledger.discrepancy_rows WHERE user_id = '$c[13]'"),
 	'12|0|0|6', 'how many were rolled back is known');
 
+# More savepoints in one another than are told apart.
+query("UPDATE public.balances SET pending_deposits = pending_deposits + 2 WHERE user_id IN ('$c[16]', '$c[17]')");
+my $nested = join '; ', map { "SAVEPOINT s$_; SELECT ledger.credit_user_usdc('%s', 1, 'x')" } 1 .. 20;
+query(sprintf "BEGIN; $nested; COMMIT", ($c[16]) x 20);
+query(sprintf "BEGIN; $nested; ROLLBACK", ($c[17]) x 20);
+stored_is($c[16], 'pending_deposits|mismatch|posting|20|committed|-2.00', 'savepoints of a transaction that committed');
+stored_is($c[17], 'pending_deposits|mismatch|posting|20|aborted|-2.00', 'and of one that did not');
+
+# A number for which an entry has no room.
+query('ALTER TABLE public.balances ALTER buying_power TYPE numeric');
+query("UPDATE public.balances SET buying_power = repeat('1234', 60)::numeric WHERE user_id = '$c[18]'");
+query("SELECT ledger.get_user_balance('$c[18]')");
+stored_is($c[18], 'buying_power|mismatch|read|1|none|180.00', 'a number that is very long');
+like(query("SELECT note FROM ledger.discrepancies WHERE user_id = '$c[18]'"), qr/too many digits/, 'is not kept');
+query("UPDATE public.balances SET buying_power = 180 WHERE user_id = '$c[18]'");
+query('ALTER TABLE public.balances ALTER buying_power TYPE numeric(36,18)');
+
 # Other rows of the same evidence: repaired before it is stored, nothing is opened again.
 query("UPDATE public.balances SET buying_power = buying_power + 2 WHERE user_id = '$c[15]'");
 $db->begin_work;
