@@ -31,14 +31,6 @@ PG_FUNCTION_INFO_V1(ledger_set_account_status);
 PG_FUNCTION_INFO_V1(ledger_set_account_limit);
 PG_FUNCTION_INFO_V1(ledger_set_account_stripes);
 
-static void
-prevent_read_only(const char *operation)
-{
-	PreventCommandIfReadOnly(operation);
-	PreventCommandIfParallelMode(operation);
-	PreventCommandDuringRecovery(operation);
-}
-
 static const LedgerCurrency *
 currency_of(const LedgerAccountType *type, const char *code)
 {
@@ -66,7 +58,7 @@ open_account(LedgerAccount *account)
 	const LedgerSettings *settings;
 	Store	   *accounts;
 
-	prevent_read_only("ledger.open_account()");
+	ledger_prevent_read_only("ledger.open_account()");
 	settings = ledger_settings_lock();
 	accounts = ledger_accounts_open(RowExclusiveLock);
 	do
@@ -124,16 +116,13 @@ log_change(const LedgerAccount *account, text *reason)
 	values[3] = Int16GetDatum(account->stripes);
 	values[4] = PointerGetDatum(reason);
 	values[5] = CStringGetTextDatum(GetUserNameFromId(GetUserId(), false));
-	ledger_become(&saved, ledger_table_owner(ledger_relation_oid("account_status_log")));
-	if (SPI_connect() != SPI_OK_CONNECT)
-		elog(ERROR, "SPI_connect failed");
+	ledger_spi_as_owner(&saved, "account_status_log");
 	if (SPI_execute_with_args("INSERT INTO ledger.account_status_log"
 							  " (account_id, status, min_balance, stripes, reason, changed_by)"
 							  " VALUES ($1, $2, $3, $4, $5, $6)",
 							  6, types, values, nulls, false, 0) != SPI_OK_INSERT)
 		elog(ERROR, "could not log the change of an account");
-	SPI_finish();
-	ledger_unbecome(&saved);
+	ledger_spi_done(&saved);
 }
 
 static void
@@ -297,7 +286,7 @@ ledger_set_account_status(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("unknown account status \"%s\"", name),
 				 errhint("Pass open, frozen or closed.")));
-	prevent_read_only("ledger.set_account_status()");
+	ledger_prevent_read_only("ledger.set_account_status()");
 	change_account(id, reason, &change);
 	PG_RETURN_VOID();
 }
@@ -310,7 +299,7 @@ ledger_set_account_limit(PG_FUNCTION_ARGS)
 	AccountChange change = {.set_limit = true,.lock_wait_ms = LOCK_WAIT_MS};
 	text	   *reason = ledger_arg_reason(fcinfo, 2);
 
-	prevent_read_only("ledger.set_account_limit()");
+	ledger_prevent_read_only("ledger.set_account_limit()");
 	if (!PG_ARGISNULL(1))
 		change.limit = PG_GETARG_NUMERIC(1);
 	change_account(id, reason, &change);
@@ -334,7 +323,7 @@ ledger_set_account_stripes(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("stripes must be between 0 and %d", LEDGER_MAX_STRIPES),
 				 errhint("As many as there are sessions that post at once are enough.")));
-	prevent_read_only("ledger.set_account_stripes()");
+	ledger_prevent_read_only("ledger.set_account_stripes()");
 	change_account(id, reason, &change);
 	PG_RETURN_VOID();
 }

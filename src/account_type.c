@@ -49,6 +49,17 @@ static StoreSpec type_spec = {"account_types", type_columns, TYPE_COLUMNS, NULL}
 static List *met_currencies = NIL;
 static List *met_types = NIL;
 
+/* How both begin. */
+typedef struct Named
+{
+	char		name[NAMEDATALEN];
+	Datum		text;
+} Named;
+
+StaticAssertDecl(offsetof(LedgerCurrency, text) == offsetof(Named, text) &&
+				 offsetof(LedgerAccountType, text) == offsetof(Named, text),
+				 "a currency and an account type begin with their name");
+
 /* Those that there are, as last read. */
 typedef struct TypeCache
 {
@@ -86,10 +97,10 @@ ledger_account_type_init(void)
 	CacheRegisterRelcacheCallback(relcache_callback, (Datum) 0);
 }
 
-/* Reads all rows of a small table; each is what met() makes of it. */
+/* Reads all rows of a small table; each is what of() makes of it. */
 static int
 read_all(StoreSpec *spec, void ***list,
-		 void *(*met) (const TypeCache *cache, Datum *values, bool *isnull), TypeCache *cache)
+		 void *(*of) (const TypeCache *cache, Datum *values, bool *isnull), TypeCache *cache)
 {
 	Store	   *store = ledger_store_open(spec, AccessShareLock);
 	/* the latest, in a parallel worker too */
@@ -108,7 +119,7 @@ read_all(StoreSpec *spec, void ***list,
 			max *= 2;
 			*list = repalloc(*list, sizeof(void *) * max);
 		}
-		(*list)[n++] = met(cache, values, isnull);
+		(*list)[n++] = of(cache, values, isnull);
 	}
 	ledger_store_end(scan);
 	UnregisterSnapshot(snapshot);
@@ -127,48 +138,27 @@ find_currency(const TypeCache *cache, const char *code)
 	return NULL;
 }
 
-static LedgerCurrency *
-met_currency(const char *code)
+/* The one of that name, now or from before. */
+static void *
+met(List **all, const char *name, Size size)
 {
 	MemoryContext old;
-	LedgerCurrency *currency;
+	Named	   *named;
 	ListCell   *lc;
 
-	foreach(lc, met_currencies)
+	foreach(lc, *all)
 	{
-		currency = lfirst(lc);
-		if (strcmp(currency->code, code) == 0)
-			return currency;
+		named = lfirst(lc);
+		if (strcmp(named->name, name) == 0)
+			return named;
 	}
 	old = MemoryContextSwitchTo(CacheMemoryContext);
-	currency = palloc0(sizeof(LedgerCurrency));
-	strlcpy(currency->code, code, sizeof(currency->code));
-	currency->text = CStringGetTextDatum(code);
-	met_currencies = lappend(met_currencies, currency);
+	named = palloc0(size);
+	strlcpy(named->name, name, NAMEDATALEN);
+	named->text = CStringGetTextDatum(name);
+	*all = lappend(*all, named);
 	MemoryContextSwitchTo(old);
-	return currency;
-}
-
-static LedgerAccountType *
-met_type(const char *name)
-{
-	MemoryContext old;
-	LedgerAccountType *type;
-	ListCell   *lc;
-
-	foreach(lc, met_types)
-	{
-		type = lfirst(lc);
-		if (strcmp(type->name, name) == 0)
-			return type;
-	}
-	old = MemoryContextSwitchTo(CacheMemoryContext);
-	type = palloc0(sizeof(LedgerAccountType));
-	strlcpy(type->name, name, NAMEDATALEN);
-	type->text = CStringGetTextDatum(name);
-	met_types = lappend(met_types, type);
-	MemoryContextSwitchTo(old);
-	return type;
+	return named;
 }
 
 /* A limit that has changed is not freed: somebody may be comparing with it. */
@@ -190,7 +180,8 @@ kept_limit(Numeric kept, Datum value, bool isnull)
 static void *
 read_currency(const TypeCache *cache, Datum *values, bool *isnull)
 {
-	LedgerCurrency *currency = met_currency(TextDatumGetCString(values[CURRENCY_CODE]));
+	LedgerCurrency *currency = met(&met_currencies, TextDatumGetCString(values[CURRENCY_CODE]),
+								   sizeof(LedgerCurrency));
 
 	currency->scale = DatumGetInt16(values[CURRENCY_SCALE]);
 	currency->display_digits = DatumGetInt16(values[CURRENCY_DISPLAY]);
@@ -200,7 +191,8 @@ read_currency(const TypeCache *cache, Datum *values, bool *isnull)
 static void *
 read_type(const TypeCache *cache, Datum *values, bool *isnull)
 {
-	LedgerAccountType *type = met_type(TextDatumGetCString(values[TYPE_NAME]));
+	LedgerAccountType *type = met(&met_types, TextDatumGetCString(values[TYPE_NAME]),
+								  sizeof(LedgerAccountType));
 
 	type->owner_user = strcmp(TextDatumGetCString(values[TYPE_OWNER]), "user") == 0;
 	type->debit_normal = strcmp(TextDatumGetCString(values[TYPE_SIDE]), "debit") == 0;

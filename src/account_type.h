@@ -22,7 +22,7 @@
 
 typedef struct LedgerCurrency
 {
-	char		code[16];
+	char		code[NAMEDATALEN];
 	Datum		text;			/* the code as text */
 	int			scale;
 	int			display_digits;

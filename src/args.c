@@ -5,6 +5,7 @@
 #include "postgres.h"
 
 #include "access/detoast.h"
+#include "miscadmin.h"
 #include "utils/builtins.h"
 
 #include "amount.h"
@@ -148,10 +149,7 @@ ledger_arg_lock_wait(FunctionCallInfo fcinfo, int arg)
 	Interval   *wait;
 	int64		ms;
 
-	if (PG_ARGISNULL(arg))
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("lock_wait must not be NULL")));
+	ledger_arg_required(fcinfo, arg, "lock_wait");
 	wait = PG_GETARG_INTERVAL_P(arg);
 	ms = wait->time / 1000 + (wait->day + wait->month * INT64CONST(30)) * 86400000;
 	if (ms < 0 || ms > 86400000)
@@ -159,4 +157,12 @@ ledger_arg_lock_wait(FunctionCallInfo fcinfo, int arg)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("lock_wait must be between 0 and 1 day")));
 	return ms;
+}
+
+void
+ledger_prevent_read_only(const char *command)
+{
+	PreventCommandIfReadOnly(command);
+	PreventCommandIfParallelMode(command);
+	PreventCommandDuringRecovery(command);
 }

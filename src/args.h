@@ -44,4 +44,7 @@ extern const char *ledger_arg_name(FunctionCallInfo fcinfo, int n, const char *n
 
 extern const char *ledger_uuid_text(const pg_uuid_t *uuid);
 
+/* Where nothing may be written it raises what the executor would. */
+extern void ledger_prevent_read_only(const char *command);
+
 #endif							/* LEDGER_ARGS_H */

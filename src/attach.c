@@ -32,15 +32,6 @@
 
 /* ---- the caller ------------------------------------------------------------------- */
 
-static void
-require(FunctionCallInfo fcinfo, int arg, const char *name)
-{
-	if (PG_ARGISNULL(arg))
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("%s must not be NULL", name)));
-}
-
 /* The table's owner, a member of that role, or a superuser. */
 void
 ledger_legacy_check_owner(Oid relid)
@@ -61,9 +52,7 @@ static void
 check_may_change(Oid relid, const char *function)
 {
 	ledger_legacy_check_owner(relid);
-	PreventCommandIfReadOnly(function);
-	PreventCommandIfParallelMode(function);
-	PreventCommandDuringRecovery(function);
+	ledger_prevent_read_only(function);
 	if (ledger_has_posted())
 		ereport(ERROR,
 				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
@@ -96,9 +85,7 @@ run_for_caller(FunctionCallInfo fcinfo, const char *sql, const Oid *argtypes, bo
 	values[n + 1] = BoolGetDatum(flag);
 	nulls[n] = nulls[n + 1] = ' ';
 
-	ledger_become(&saved, ledger_table_owner(ledger_relation_oid("legacy_mappings")));
-	if (SPI_connect() != SPI_OK_CONNECT)
-		elog(ERROR, "SPI_connect failed");
+	ledger_spi_as_owner(&saved, "legacy_mappings");
 	if (SPI_execute_with_args(sql, n + 2, types, values, nulls, false, 0) != SPI_OK_SELECT)
 		elog(ERROR, "unexpected result of: %s", sql);
 	/* in FROM a function that returns no set has a ReturnSetInfo too */
@@ -110,8 +97,7 @@ run_for_caller(FunctionCallInfo fcinfo, const char *sql, const Oid *argtypes, bo
 		for (uint64 i = 0; i < SPI_processed; i++)
 			tuplestore_puttuple(rsinfo->setResult, SPI_tuptable->vals[i]);
 	}
-	SPI_finish();
-	ledger_unbecome(&saved);
+	ledger_spi_done(&saved);
 }
 
 /* ---- functions ---------------------------------------------------------------------- */
@@ -137,9 +123,9 @@ static const Oid attach_types[] = {REGCLASSOID, JSONBOID, NAMEOID, TEXTOID, TEXT
 static void
 attach(FunctionCallInfo fcinfo, bool really)
 {
-	require(fcinfo, 0, "legacy");
-	require(fcinfo, 2, "key_column");
-	require(fcinfo, 3, "capture");
+	ledger_arg_required(fcinfo, 0, "legacy");
+	ledger_arg_required(fcinfo, 2, "key_column");
+	ledger_arg_required(fcinfo, 3, "capture");
 	if (really)
 		check_may_change(PG_GETARG_OID(0), "ledger.attach_legacy()");
 	else
@@ -176,7 +162,7 @@ ledger_detach_legacy(PG_FUNCTION_ARGS)
 {
 	static const Oid types[] = {REGCLASSOID};
 
-	require(fcinfo, 0, "legacy");
+	ledger_arg_required(fcinfo, 0, "legacy");
 	check_may_change(PG_GETARG_OID(0), "ledger.detach_legacy()");
 	run_for_caller(fcinfo, "SELECT ledger.legacy_detach($1, $2) WHERE $3", types, true);
 	PG_RETURN_VOID();
@@ -189,9 +175,9 @@ ledger_configure_capture(PG_FUNCTION_ARGS)
 {
 	static const Oid types[] = {REGCLASSOID, TEXTOID, TEXTOID};
 
-	require(fcinfo, 0, "legacy");
-	require(fcinfo, 1, "capture");
-	require(fcinfo, 2, "reason");
+	ledger_arg_required(fcinfo, 0, "legacy");
+	ledger_arg_required(fcinfo, 1, "capture");
+	ledger_arg_required(fcinfo, 2, "reason");
 	(void) ledger_arg_reason_text(fcinfo, 2);
 	check_may_change(PG_GETARG_OID(0), "ledger.configure_capture()");
 	run_for_caller(fcinfo, "SELECT ledger.legacy_configure_capture($1, $2, $3, $4) WHERE $5",
@@ -305,17 +291,14 @@ deferred_checks(const LegacyTable *table)
 	OwnerContext saved;
 	char	   *names = NULL;
 
-	ledger_become(&saved, ledger_table_owner(ledger_relation_oid("legacy_mappings")));
-	if (SPI_connect() != SPI_OK_CONNECT)
-		elog(ERROR, "SPI_connect failed");
+	ledger_spi_as_owner(&saved, "legacy_mappings");
 	if (SPI_execute_with_args("SELECT ledger.legacy_deferred($1)", 1, &type, &value, NULL,
 							  true, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not look for deferred checks");
 	names = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
 	if (names)
 		names = MemoryContextStrdup(context, names);
-	SPI_finish();
-	ledger_unbecome(&saved);
+	ledger_spi_done(&saved);
 	return names;
 }
 

@@ -54,23 +54,6 @@ typedef struct BackfillTask
 	pg_uuid_t	user_id;
 } BackfillTask;
 
-/* ---- our tables, as the extension's owner ------------------------------------------- */
-
-static void
-begin_owner(OwnerContext *saved)
-{
-	ledger_become(saved, ledger_table_owner(ledger_relation_oid("backfill_runs")));
-	if (SPI_connect() != SPI_OK_CONNECT)
-		elog(ERROR, "SPI_connect failed");
-}
-
-static void
-end_owner(const OwnerContext *saved)
-{
-	SPI_finish();
-	ledger_unbecome(saved);
-}
-
 /* ---- the lock -------------------------------------------------------------------- */
 
 /*
@@ -120,13 +103,13 @@ holder(void)
 	OwnerContext saved;
 	char	   *pid;
 
-	begin_owner(&saved);
+	ledger_spi_as_owner(&saved, "backfill_runs");
 	if (SPI_execute("SELECT ledger.backfill_pid()", true, 1) != SPI_OK_SELECT)
 		elog(ERROR, "could not look who runs the backfill");
 	pid = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
 	if (pid)
 		pid = MemoryContextStrdup(context, pid);
-	end_owner(&saved);
+	ledger_spi_done(&saved);
 	return pid;
 }
 
@@ -171,21 +154,6 @@ get_uuid(int column, pg_uuid_t *uuid)
 	return true;
 }
 
-static LegacyTable *
-table_by_id(int id)
-{
-	ListCell   *lc;
-
-	foreach(lc, ledger_legacy_tables())
-	{
-		LegacyTable *table = lfirst(lc);
-
-		if (table->id == id)
-			return table;
-	}
-	return NULL;
-}
-
 static void
 next_task(int64 run_id, BackfillTask *task)
 {
@@ -197,7 +165,7 @@ next_task(int64 run_id, BackfillTask *task)
 	char	   *status;
 
 	memset(task, 0, sizeof(*task));
-	begin_owner(&saved);
+	ledger_spi_as_owner(&saved, "backfill_runs");
 	if (SPI_execute_with_args("SELECT * FROM ledger.backfill_next($1)", 1, types, values, NULL,
 							  false, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not look what is to be done next");
@@ -213,8 +181,8 @@ next_task(int64 run_id, BackfillTask *task)
 	task->has_position = get_uuid(4, &task->position);
 	task->waits = get_uuid(5, &task->user_id);
 	if (mapping)
-		task->table = table_by_id(atoi(mapping));
-	end_owner(&saved);
+		task->table = ledger_legacy_table_by_id(atoi(mapping));
+	ledger_spi_done(&saved);
 }
 
 static Datum
@@ -316,12 +284,12 @@ record(int64 run_id, const BackfillTask *task, const LegacyChunk *chunk,
 	values[9] = waiting_as_array(chunk, &waiting);
 	findings_as_arrays(task->table, result->findings, &values[10]);
 	values[15] = TimestampTzGetDatum(began);
-	begin_owner(&saved);
+	ledger_spi_as_owner(&saved, "backfill_runs");
 	if (SPI_execute_with_args("SELECT ledger.backfill_record($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11,"
 							  " $12, $13, $14, $15, $16)",
 							  lengthof(types), types, values, nulls, false, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not record a batch of the backfill");
-	end_owner(&saved);
+	ledger_spi_done(&saved);
 	return waiting;
 }
 
@@ -433,12 +401,12 @@ note_try(int64 run_id, const BackfillTask *task)
 	UUIDPGetDatum(&task->user_id)};
 	OwnerContext saved;
 
-	begin_owner(&saved);
+	ledger_spi_as_owner(&saved, "backfill_runs");
 	if (SPI_execute_with_args("UPDATE ledger.backfill_waiting w SET tries = w.tries + 1"
 							  " WHERE w.run_id = $1 AND w.mapping_id = $2 AND w.user_id = $3",
 							  lengthof(types), types, values, NULL, false, 0) != SPI_OK_UPDATE)
 		elog(ERROR, "could not note that a row is held");
-	end_owner(&saved);
+	ledger_spi_done(&saved);
 }
 
 static void
@@ -530,12 +498,12 @@ ledger_backfill_begin(PG_FUNCTION_ARGS)
 	take_lock();
 	ledger_posting_take_snapshot(request);
 	ledger_posting_end(request);
-	begin_owner(&saved);
+	ledger_spi_as_owner(&saved, "backfill_runs");
 	if (SPI_execute_with_args("SELECT ledger.backfill_open_run($1, $2)", lengthof(types), types,
 							  values, PG_ARGISNULL(0) ? "n " : NULL, false, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not begin a run of the backfill");
 	run_id = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
-	end_owner(&saved);
+	ledger_spi_done(&saved);
 	PG_RETURN_INT64(run_id);
 }
 
@@ -583,11 +551,11 @@ ledger_backfill_end(PG_FUNCTION_ARGS)
 	check_caller();
 	if (!PG_ARGISNULL(1))
 	{
-		begin_owner(&saved);
+		ledger_spi_as_owner(&saved, "backfill_runs");
 		if (SPI_execute_with_args("SELECT ledger.backfill_record_end($1, $2, $3)", lengthof(types),
 								  types, values, NULL, false, 0) != SPI_OK_SELECT)
 			elog(ERROR, "could not note the end of the backfill");
-		end_owner(&saved);
+		ledger_spi_done(&saved);
 	}
 	release_lock();
 	PG_RETURN_VOID();

@@ -217,20 +217,6 @@ compare_ids(const void *a, const void *b)
 	return x->id < y->id ? -1 : x->id > y->id;
 }
 
-static int
-compare_identities(const void *a, const void *b)
-{
-	const LedgerAccount *x = &(*(PostingAccount *const *) a)->account;
-	const LedgerAccount *y = &(*(PostingAccount *const *) b)->account;
-	int			c = (int) y->has_user - (int) x->has_user;
-
-	if (c == 0 && x->has_user)
-		c = memcmp(&x->user_id, &y->user_id, UUID_LEN);
-	if (c == 0)
-		c = strcmp(x->type->name, y->type->name);
-	return c ? c : strcmp(x->currency->code, y->currency->code);
-}
-
 /* An account that is not there is as it would be if it were opened. */
 static void
 set_missing(PostingAccount *pa)
@@ -258,7 +244,7 @@ find_some(Batch *batch, bool known)
 		if ((pa->by_id || pa->account.id != 0) == known)
 			some[n++] = pa;
 	}
-	qsort(some, n, sizeof(PostingAccount *), known ? compare_ids : compare_identities);
+	qsort(some, n, sizeof(PostingAccount *), known ? compare_ids : ledger_posting_compare);
 	for (int i = 0; i < n; i++)
 		list[i] = &some[i]->account;
 	ledger_accounts_find(request->store, list, n, known, request->snapshot, found);

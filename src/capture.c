@@ -190,9 +190,7 @@ store_write(const Write *write)
 	nulls[13] = write->note ? ' ' : 'n';
 	nulls[14] = write->other_half ? ' ' : 'n';
 
-	ledger_become(&saved, ledger_table_owner(ledger_relation_oid("legacy_writes")));
-	if (SPI_connect() != SPI_OK_CONNECT)
-		elog(ERROR, "SPI_connect failed");
+	ledger_spi_as_owner(&saved, "legacy_writes");
 	if (plan == NULL)
 	{
 		SPIPlanPtr	new = SPI_prepare("INSERT INTO ledger.legacy_writes (mapping_id, user_id, operation, kind,"
@@ -210,8 +208,7 @@ store_write(const Write *write)
 	if (SPI_execute_snapshot(plan, values, nulls, InvalidSnapshot, InvalidSnapshot, false,
 							 strcmp(write->kind, "posted") != 0, 0) != SPI_OK_INSERT)
 		elog(ERROR, "could not record a write to a legacy table");
-	SPI_finish();
-	ledger_unbecome(&saved);
+	ledger_spi_done(&saved);
 	if (strcmp(write->kind, "bypass") != 0)
 		ledger_stats_shadow(STATS_OUTSIDE);
 }
@@ -330,17 +327,14 @@ is_restore(void)
 
 	if (no_restore)
 		return false;
-	ledger_become(&saved, ledger_table_owner(ledger_relation_oid("legacy_log")));
-	if (SPI_connect() != SPI_OK_CONNECT)
-		elog(ERROR, "SPI_connect failed");
+	ledger_spi_as_owner(&saved, "legacy_log");
 	if (SPI_execute("SELECT EXISTS (SELECT FROM ledger.legacy_log l, ledger.legacy_log_id_seq s"
 					" WHERE l.id OPERATOR(pg_catalog.>)"
 					"  CASE WHEN s.is_called THEN s.last_value ELSE 0 END)",
 					true, 1) != SPI_OK_SELECT)
 		elog(ERROR, "could not read the log of legacy tables");
 	result = DatumGetBool(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
-	SPI_finish();
-	ledger_unbecome(&saved);
+	ledger_spi_done(&saved);
 	no_restore = !result;
 	return result;
 }

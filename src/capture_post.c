@@ -375,21 +375,6 @@ post_as_writer(Captured *captured, const char **note)
 
 /* ---- the trigger on ledger.legacy_writes ------------------------------------------------- */
 
-static LegacyTable *
-table_of(int id)
-{
-	ListCell   *lc;
-
-	foreach(lc, ledger_legacy_tables())
-	{
-		LegacyTable *table = lfirst(lc);
-
-		if (table->id == id)
-			return table;
-	}
-	return NULL;
-}
-
 static Datum
 get(HeapTuple tuple, TupleDesc desc, const char *column)
 {
@@ -420,7 +405,7 @@ ledger_capture_post(PG_FUNCTION_ARGS)
 				 errmsg("capture_post() must be fired AFTER INSERT FOR EACH ROW")));
 	tuple = trigger->tg_trigtuple;
 	desc = RelationGetDescr(trigger->tg_relation);
-	captured.table = table_of(DatumGetInt16(get(tuple, desc, "mapping_id")));
+	captured.table = ledger_legacy_table_by_id(DatumGetInt16(get(tuple, desc, "mapping_id")));
 	if (captured.table == NULL)
 		return PointerGetDatum(NULL);
 	captured.role = TextDatumGetCString(get(tuple, desc, "acting_role"));

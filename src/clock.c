@@ -68,15 +68,12 @@ log_clock(const LedgerSettings *settings, text *reason)
 	PointerGetDatum(reason)};
 	OwnerContext saved;
 
-	ledger_become(&saved, ledger_table_owner(ledger_relation_oid("test_clock_log")));
-	if (SPI_connect() != SPI_OK_CONNECT)
-		elog(ERROR, "SPI_connect failed");
+	ledger_spi_as_owner(&saved, "test_clock_log");
 	if (SPI_execute_with_args("INSERT INTO ledger.test_clock_log (shift, set_by, reason) VALUES ($1, $2, $3)",
 							  lengthof(types), types, values, settings->has_test_clock ? NULL : "n  ",
 							  false, 0) != SPI_OK_INSERT)
 		elog(ERROR, "could not log the test clock");
-	SPI_finish();
-	ledger_unbecome(&saved);
+	ledger_spi_done(&saved);
 }
 
 PG_FUNCTION_INFO_V1(ledger_set_test_clock);
@@ -96,9 +93,7 @@ ledger_set_test_clock(PG_FUNCTION_ARGS)
 				 errhint("Wait for as long as the gates want.")));
 	ledger_arg_required(fcinfo, 1, "reason");
 	reason = ledger_arg_reason_text(fcinfo, 1);
-	PreventCommandIfReadOnly("ledger.set_test_clock()");
-	PreventCommandIfParallelMode("ledger.set_test_clock()");
-	PreventCommandDuringRecovery("ledger.set_test_clock()");
+	ledger_prevent_read_only("ledger.set_test_clock()");
 	if (!PG_ARGISNULL(0))
 		shift = *PG_GETARG_INTERVAL_P(0);
 	/* it is added part by part, none of which may leave the range of timestamps */

@@ -29,6 +29,7 @@
 #include "utils/snapmgr.h"
 
 #include "amount.h"
+#include "args.h"
 #include "compare.h"
 #include "errors.h"
 #include "evidence.h"
@@ -381,9 +382,7 @@ ledger_discrepancy_store(const pg_uuid_t *user_id, const CompareColumn *column,
 	nulls[7] = error_code ? ' ' : 'n';
 	nulls[8] = note ? ' ' : 'n';
 
-	ledger_become(&saved, ledger_table_owner(ledger_relation_oid("discrepancy_rows")));
-	if (SPI_connect() != SPI_OK_CONNECT)
-		elog(ERROR, "SPI_connect failed");
+	ledger_spi_as_owner(&saved, "discrepancy_rows");
 	if (SPI_execute_with_args("INSERT INTO ledger.discrepancy_rows AS d (mapping_id, user_id, legacy_column,"
 							  "  cause, source, ledger_value, legacy_value, error_code, note)"
 							  " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)"
@@ -393,8 +392,7 @@ ledger_discrepancy_store(const pg_uuid_t *user_id, const CompareColumn *column,
 							  "  error_code = EXCLUDED.error_code, note = EXCLUDED.note",
 							  lengthof(types), types, values, nulls, false, 0) != SPI_OK_INSERT)
 		elog(ERROR, "could not store a discrepancy");
-	SPI_finish();
-	ledger_unbecome(&saved);
+	ledger_spi_done(&saved);
 }
 
 /* ---- the touched users --------------------------------------------------------------- */
@@ -592,15 +590,12 @@ Datum
 ledger_compare_balances(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	const pg_uuid_t *user_id = ledger_arg_uuid(fcinfo, 0, "user_id");
 	CompareColumn *columns;
 	int			n;
 
-	if (PG_ARGISNULL(0))
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("user_id must not be NULL")));
 	InitMaterializedSRF(fcinfo, 0);
-	n = ledger_compare_user(PG_GETARG_UUID_P(0), &columns);
+	n = ledger_compare_user(user_id, &columns);
 	for (int i = 0; i < n; i++)
 	{
 		CompareColumn *c = &columns[i];

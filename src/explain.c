@@ -558,9 +558,7 @@ ledger_explain_discrepancy(PG_FUNCTION_ARGS)
 	int			next;
 
 	InitMaterializedSRF(fcinfo, 0);
-	ledger_become(&saved, ledger_table_owner(ledger_relation_oid("legacy_writes")));
-	if (SPI_connect() != SPI_OK_CONNECT)
-		elog(ERROR, "SPI_connect failed");
+	ledger_spi_as_owner(&saved, "legacy_writes");
 	n = ledger_compare_user(user_id, &columns);
 	for (int i = 0; i < n; i = next)
 	{
@@ -570,7 +568,6 @@ ledger_explain_discrepancy(PG_FUNCTION_ARGS)
 			explain.ncolumns++;
 		explain_table(&explain);
 	}
-	SPI_finish();
-	ledger_unbecome(&saved);
+	ledger_spi_done(&saved);
 	return (Datum) 0;
 }

@@ -159,9 +159,7 @@ ledger_resume(PG_FUNCTION_ARGS)
 
 	ledger_arg_required(fcinfo, 0, "reason");
 	reason = ledger_arg_reason_text(fcinfo, 0);
-	PreventCommandIfReadOnly("ledger.resume()");
-	PreventCommandIfParallelMode("ledger.resume()");
-	PreventCommandDuringRecovery("ledger.resume()");
+	ledger_prevent_read_only("ledger.resume()");
 	ledger_settings_lock_exclusive(LOCK_WAIT_MS, InvalidOid);
 	store = ledger_store_open(&identity_spec, RowExclusiveLock);
 	snapshot = RegisterSnapshot(GetLatestSnapshot());

@@ -456,6 +456,21 @@ ledger_legacy_tables(void)
 	return cache->tables;
 }
 
+LegacyTable *
+ledger_legacy_table_by_id(int id)
+{
+	ListCell   *lc;
+
+	foreach(lc, ledger_legacy_tables())
+	{
+		LegacyTable *table = lfirst(lc);
+
+		if (table->id == id)
+			return table;
+	}
+	return NULL;
+}
+
 List *
 ledger_legacy_compared(void)
 {

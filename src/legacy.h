@@ -121,6 +121,8 @@ extern void ledger_legacy_init(void);
  * Pointers stay good to the end of the transaction.
  */
 extern List *ledger_legacy_tables(void);
+/* NULL: it is not attached any more. */
+extern LegacyTable *ledger_legacy_table_by_id(int id);
 /* The table or, of a partitioned one, a partition of it at any depth; else NULL. */
 extern LegacyTable *ledger_legacy_table_of(Oid relid);
 

@@ -65,8 +65,7 @@ begin_call(FunctionCallInfo fcinfo, const char *command)
 				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
 				 errmsg("CALL %s cannot run inside a transaction block", command),
 				 errhint("Call it by itself: it commits.")));
-	PreventCommandIfReadOnly(command);
-	PreventCommandDuringRecovery(command);
+	ledger_prevent_read_only(command);
 	if (SPI_connect_ext(SPI_OPT_NONATOMIC) != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
 	if (IsolationUsesXactSnapshot())
@@ -111,7 +110,7 @@ query(const char *sql, int n, const Oid *types, const Datum *values, const char 
 	OwnerContext saved;
 	int			result;
 
-	ledger_become(&saved, ledger_table_owner(ledger_relation_oid("settings")));
+	ledger_become(&saved, "settings");
 	/* of what is told of times */
 	(void) set_config_option("intervalstyle", "postgres", PGC_USERSET, PGC_S_SESSION,
 							 GUC_ACTION_SAVE, true, 0, false);
@@ -844,9 +843,7 @@ ledger_drop_legacy(PG_FUNCTION_ARGS)
 	values[1] = PointerGetDatum(ledger_arg_reason_text(fcinfo, 1));
 	values[2] = caller_name();
 	ledger_legacy_check_owner(PG_GETARG_OID(0));
-	PreventCommandIfReadOnly("ledger.drop_legacy()");
-	PreventCommandIfParallelMode("ledger.drop_legacy()");
-	PreventCommandDuringRecovery("ledger.drop_legacy()");
+	ledger_prevent_read_only("ledger.drop_legacy()");
 	warn_of_test_clock();
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");

@@ -59,21 +59,6 @@ execute(SPIPlanPtr *plan, const char *sql, int n, Oid *types, Datum *values, con
 		elog(ERROR, "could not look at the captured writes of this transaction");
 }
 
-static void
-begin(OwnerContext *saved)
-{
-	ledger_become(saved, ledger_table_owner(ledger_relation_oid("legacy_writes")));
-	if (SPI_connect() != SPI_OK_CONNECT)
-		elog(ERROR, "SPI_connect failed");
-}
-
-static void
-end(const OwnerContext *saved)
-{
-	SPI_finish();
-	ledger_unbecome(saved);
-}
-
 /* ---- reading ------------------------------------------------------------------------------ */
 
 static void
@@ -139,7 +124,7 @@ ledger_own_writes_read(const LegacyTable *table, const pg_uuid_t *user_id, OwnWr
 	values[1] = Int16GetDatum(table->id);
 	values[2] = Int64GetDatum(first_id);
 	values[3] = CStringGetTextDatum(kinds[kind]);
-	begin(&saved);
+	ledger_spi_as_owner(&saved, "legacy_writes");
 	/* subqueries, not joins: the planner must not think of reading the whole table */
 	execute(&plan, "SELECT w.id, w.operation, w.transaction_id, d.key, d.value::numeric,"
 			"  (SELECT o.user_id FROM ledger.legacy_writes o WHERE o.id = w.other_half),"
@@ -159,7 +144,7 @@ ledger_own_writes_read(const LegacyTable *table, const pg_uuid_t *user_id, OwnWr
 	for (uint64 i = 0; i < SPI_processed; i++)
 		add_row(table, SPI_tuptable->vals[i], SPI_tuptable->tupdesc, writes);
 	MemoryContextSwitchTo(old);
-	end(&saved);
+	ledger_spi_done(&saved);
 }
 
 bool
@@ -208,11 +193,11 @@ ledger_own_writes_mark(const int64 *ids, int n, const char *kind, int64 transact
 	values[3] = note ? CStringGetTextDatum(note) : (Datum) 0;
 	nulls[2] = transaction_id ? ' ' : 'n';
 	nulls[3] = note ? ' ' : 'n';
-	begin(&saved);
+	ledger_spi_as_owner(&saved, "legacy_writes");
 	execute(&plan, "UPDATE ledger.legacy_writes w SET kind = $2, transaction_id = $3, note = $4"
 			" WHERE w.id = ANY ($1)",
 			lengthof(types), types, values, nulls, SPI_OK_UPDATE);
-	end(&saved);
+	ledger_spi_done(&saved);
 }
 
 void
@@ -226,11 +211,11 @@ ledger_own_writes_unpost(const int64 *transaction_ids, int n, const char *note)
 	values[0] = id_array(transaction_ids, n);
 	values[1] = CStringGetTextDatum(note);
 	values[2] = Int64GetDatum(first_id);
-	begin(&saved);
+	ledger_spi_as_owner(&saved, "legacy_writes");
 	execute(&plan, "UPDATE ledger.legacy_writes w SET kind = 'outside', note = $2"
 			" WHERE w.id >= $3 AND w.xact = pg_current_xact_id() AND w.transaction_id = ANY ($1)",
 			lengthof(types), types, values, NULL, SPI_OK_UPDATE);
-	end(&saved);
+	ledger_spi_done(&saved);
 }
 
 void
@@ -246,12 +231,12 @@ ledger_capture_mark_double(const LegacyTable *table, const pg_uuid_t *user_id)
 	values[0] = UUIDPGetDatum(user_id);
 	values[1] = Int16GetDatum(table->id);
 	values[2] = Int64GetDatum(first_id);
-	begin(&saved);
+	ledger_spi_as_owner(&saved, "legacy_writes");
 	execute(&plan, "UPDATE ledger.legacy_writes w SET kind = 'double_write'"
 			" WHERE w.user_id = $1 AND w.mapping_id = $2 AND w.id >= $3"
 			" AND w.xact = pg_current_xact_id() AND w.kind = 'outside'",
 			lengthof(types), types, values, NULL, SPI_OK_UPDATE);
-	end(&saved);
+	ledger_spi_done(&saved);
 }
 
 static void

@@ -12,11 +12,13 @@
 #include "access/htup_details.h"
 #include "access/xact.h"
 #include "catalog/pg_class.h"
+#include "executor/spi.h"
 #include "miscadmin.h"
 #include "utils/guc.h"
 #include "utils/syscache.h"
 
 #include "owner.h"
+#include "store.h"
 
 Oid
 ledger_table_owner(Oid relid)
@@ -51,9 +53,9 @@ no_row_security(void)
 }
 
 void
-ledger_become(OwnerContext *saved, Oid role)
+ledger_become(OwnerContext *saved, const char *relation)
 {
-	become(saved, role, 0, "pg_catalog, pg_temp");
+	become(saved, ledger_table_owner(ledger_relation_oid(relation)), 0, "pg_catalog, pg_temp");
 	no_row_security();
 }
 
@@ -81,4 +83,19 @@ ledger_unbecome(const OwnerContext *saved)
 {
 	AtEOXact_GUC(!saved->reader, saved->guc_level);
 	SetUserIdAndSecContext(saved->user, saved->security);
+}
+
+void
+ledger_spi_as_owner(OwnerContext *saved, const char *relation)
+{
+	ledger_become(saved, relation);
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "SPI_connect failed");
+}
+
+void
+ledger_spi_done(const OwnerContext *saved)
+{
+	SPI_finish();
+	ledger_unbecome(saved);
 }

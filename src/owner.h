@@ -14,13 +14,19 @@ typedef struct OwnerContext
 } OwnerContext;
 
 extern Oid	ledger_table_owner(Oid relid);
-extern void ledger_become(OwnerContext *saved, Oid role);
 
-/* The same, to read the owner's table: what he could leave behind is refused. */
+/* Of a table of the extension's: of its own owner, that is. */
+extern void ledger_become(OwnerContext *saved, const char *relation);
+
+/* Of another table, to read it: what its owner could leave behind is refused. */
 extern void ledger_become_reader(OwnerContext *saved, Oid role, const char *search_path);
 
 /* The same, to write it: its triggers may do what they do elsewhere. */
 extern void ledger_become_writer(OwnerContext *saved, Oid role, const char *search_path);
 extern void ledger_unbecome(const OwnerContext *saved);
+
+/* ledger_become() and SPI_connect(), and back. */
+extern void ledger_spi_as_owner(OwnerContext *saved, const char *relation);
+extern void ledger_spi_done(const OwnerContext *saved);
 
 #endif							/* LEDGER_OWNER_H */

@@ -35,6 +35,7 @@
 #include "utils/snapmgr.h"
 
 #include "amount.h"
+#include "args.h"
 #include "errors.h"
 #include "place.h"
 #include "posting.h"
@@ -185,16 +186,15 @@ check_lines(PostingRequest *request)
 	}
 }
 
-static int
-compare_user_and_type(const void *a, const void *b)
+int
+ledger_posting_compare(const void *a, const void *b)
 {
 	const LedgerAccount *x = &(*(PostingAccount *const *) a)->account;
 	const LedgerAccount *y = &(*(PostingAccount *const *) b)->account;
-	int			c;
+	int			c = (int) y->has_user - (int) x->has_user;
 
-	if (x->has_user != y->has_user)
-		return x->has_user ? -1 : 1;
-	c = x->has_user ? memcmp(&x->user_id, &y->user_id, UUID_LEN) : 0;
+	if (c == 0 && x->has_user)
+		c = memcmp(&x->user_id, &y->user_id, UUID_LEN);
 	if (c == 0)
 		c = strcmp(x->type->name, y->type->name);
 	return c ? c : strcmp(x->currency->code, y->currency->code);
@@ -203,7 +203,7 @@ compare_user_and_type(const void *a, const void *b)
 void
 ledger_posting_open_missing(PostingRequest *request, PostingAccount **missing, int n)
 {
-	qsort(missing, n, sizeof(missing[0]), compare_user_and_type);
+	qsort(missing, n, sizeof(missing[0]), ledger_posting_compare);
 	for (int i = 0; i < n; i++)
 		(void) ledger_stripe_open_account(request->store, &missing[i]->account);
 	CommandCounterIncrement();
@@ -562,20 +562,11 @@ ledger_posting_refuse_state(const LedgerSettings *settings)
 						  "Call ledger.roll_back().");
 }
 
-/* Raises what the executor would. */
-static void
-refuse_to_write(const char *command)
-{
-	PreventCommandIfReadOnly(command);
-	PreventCommandIfParallelMode(command);
-	PreventCommandDuringRecovery(command);
-}
-
 void
 ledger_posting_begin(PostingRequest *request)
 {
 	if (XactReadOnly || IsInParallelMode() || RecoveryInProgress())
-		refuse_to_write(psprintf("ledger.%s()", request->operation));
+		ledger_prevent_read_only(psprintf("ledger.%s()", request->operation));
 	request->settings = ledger_settings_lock();
 	ledger_refusal_raise(ledger_posting_refuse_state(request->settings));
 	if (!request->is_opening)

@@ -164,6 +164,9 @@ extern int	ledger_posting_append_account(PostingRequest *request, const LedgerAc
 /* Takes the snapshot S anew. */
 extern void ledger_posting_take_snapshot(PostingRequest *request);
 
+/* Everybody's order of accounts, for qsort() of pointers: user, type, currency. */
+extern int	ledger_posting_compare(const void *a, const void *b);
+
 /* Opens accounts that are not there, in everybody's order, before any row is locked. */
 extern void ledger_posting_open_missing(PostingRequest *request, PostingAccount **missing, int n);
 

@@ -227,7 +227,7 @@ open_changed(Numeric tolerance)
 	OwnerContext saved;
 	Portal		portal;
 
-	ledger_become(&saved, ledger_table_owner(ledger_relation_oid("reconciliation_runs")));
+	ledger_become(&saved, "reconciliation_runs");
 	portal = SPI_cursor_open_with_args(NULL, "SELECT c.user_id FROM ledger.reconcile_changed($1) c"
 									   " ORDER BY 1", 1, types, values, NULL, true, 0);
 	SPI_cursor_fetch(portal, true, CHANGED_BATCH);

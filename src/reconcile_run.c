@@ -50,7 +50,7 @@ select_as_owner(const char *sql, int n, Oid *types, Datum *values, const char *n
 	OwnerContext saved;
 	Datum		result;
 
-	ledger_become(&saved, ledger_table_owner(ledger_relation_oid("reconciliation_runs")));
+	ledger_become(&saved, "reconciliation_runs");
 	if (SPI_execute_with_args(sql, n, types, values, nulls, false, 1) != SPI_OK_SELECT ||
 		SPI_processed != 1)
 		elog(ERROR, "unexpected result of: %s", sql);

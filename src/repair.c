@@ -77,9 +77,7 @@ log_repair(const Repair *repair, const CompareColumn *column, Numeric before, Nu
 	values[8] = CStringGetTextDatum(GetUserNameFromId(GetUserId(), false));
 	nulls[4] = before ? ' ' : 'n';
 	nulls[6] = transaction_id ? ' ' : 'n';
-	ledger_become(&saved, ledger_table_owner(ledger_relation_oid("repair_log")));
-	if (SPI_connect() != SPI_OK_CONNECT)
-		elog(ERROR, "SPI_connect failed");
+	ledger_spi_as_owner(&saved, "repair_log");
 	if (SPI_execute_with_args("WITH resolved AS ("
 							  " UPDATE ledger.discrepancy_rows SET status = 'resolved', resolved_at = ledger.clock(),"
 							  "  note = pg_catalog.concat_ws('; ', note, 'repaired: ' || $8)"
@@ -90,8 +88,7 @@ log_repair(const Repair *repair, const CompareColumn *column, Numeric before, Nu
 							  " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, ARRAY(SELECT id FROM resolved))",
 							  lengthof(types), types, values, nulls, false, 0) != SPI_OK_INSERT)
 		elog(ERROR, "could not log a repair");
-	SPI_finish();
-	ledger_unbecome(&saved);
+	ledger_spi_done(&saved);
 }
 
 static void
@@ -372,9 +369,7 @@ ledger_repair_user(PG_FUNCTION_ARGS)
 
 		ledger_arg_required(fcinfo, 4, "reason");
 		repair->reason = ledger_arg_reason_text(fcinfo, 4);
-		PreventCommandIfReadOnly("ledger.repair()");
-		PreventCommandIfParallelMode("ledger.repair()");
-		PreventCommandDuringRecovery("ledger.repair()");
+		ledger_prevent_read_only("ledger.repair()");
 		settings = ledger_settings_lock();
 		ledger_compare_touch(&repair->user_id, settings);
 	}

@@ -48,21 +48,6 @@ typedef struct LoggedRepair
 
 /* ---- the log ----------------------------------------------------------------------- */
 
-static void
-begin_log(OwnerContext *saved)
-{
-	ledger_become(saved, ledger_table_owner(ledger_relation_oid("repair_log")));
-	if (SPI_connect() != SPI_OK_CONNECT)
-		elog(ERROR, "SPI_connect failed");
-}
-
-static void
-end_log(const OwnerContext *saved)
-{
-	SPI_finish();
-	ledger_unbecome(saved);
-}
-
 static Datum
 get(int row, int column, bool *isnull)
 {
@@ -107,7 +92,7 @@ read_log(const char *by, int64 id, LoggedRepair **list)
 	const char *sql;
 	int			n;
 
-	begin_log(&saved);
+	ledger_spi_as_owner(&saved, "repair_log");
 	sql = psprintf("SELECT r.id, r.mapping_id, r.user_id, r.legacy_column, r.direction = 'ledger',"
 				   "  r.before, r.after, r.transaction_id,"
 				   "  EXISTS (SELECT FROM ledger.journal j WHERE j.transaction_id = r.transaction_id"
@@ -141,7 +126,7 @@ read_log(const char *by, int64 id, LoggedRepair **list)
 		repair->undone_by = get_int64(i, 11);
 		repair->later = get_int64(i, 12);
 	}
-	end_log(&saved);
+	ledger_spi_done(&saved);
 	return n;
 }
 
@@ -175,12 +160,12 @@ log_undo(const LoggedRepair *repair, const CompareColumn *column, Numeric before
 	nulls[3] = transaction_id ? ' ' : 'n';
 	nulls[7] = differs ? ' ' : 'n';
 	nulls[8] = differs && column->legacy_value ? ' ' : 'n';
-	begin_log(&saved);
+	ledger_spi_as_owner(&saved, "repair_log");
 	if (SPI_execute_with_args("SELECT ledger.repair_undone($1, $2, $3, $4, $5, $6, $7, $8, $9)",
 							  lengthof(types), types, values, nulls, false, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not log that a repair is undone");
 	id = get_int64(0, 1);
-	end_log(&saved);
+	ledger_spi_done(&saved);
 	return id;
 }
 
@@ -195,21 +180,6 @@ cannot_undo(int64 id, const char *detail, const char *hint)
 }
 
 /* ---- what both sides need ------------------------------------------------------------ */
-
-static LegacyTable *
-table_of(const LoggedRepair *repair)
-{
-	ListCell   *lc;
-
-	foreach(lc, ledger_legacy_tables())
-	{
-		LegacyTable *table = lfirst(lc);
-
-		if (table->id == repair->mapping)
-			return table;
-	}
-	return NULL;
-}
 
 /* The repaired column of both sides as they are now; NULL: detached, or gone. */
 static const CompareColumn *
@@ -366,9 +336,7 @@ ledger_undo_repair(PG_FUNCTION_ARGS)
 	LoggedRepair *repair;
 	LegacyTable *table;
 
-	PreventCommandIfReadOnly("ledger.undo_repair()");
-	PreventCommandIfParallelMode("ledger.undo_repair()");
-	PreventCommandDuringRecovery("ledger.undo_repair()");
+	ledger_prevent_read_only("ledger.undo_repair()");
 	(void) ledger_settings_lock();
 	if (read_log("id", id, &repair) == 0)
 		cannot_undo(id, "There is no such repair.", "Pass the id of a row of ledger.repair_log.");
@@ -378,7 +346,7 @@ ledger_undo_repair(PG_FUNCTION_ARGS)
 	check_repair(repair);
 	if (repair->to_ledger)
 		PG_RETURN_INT64(undo_in_ledger(repair, reason));
-	table = table_of(repair);
+	table = ledger_legacy_table_by_id(repair->mapping);
 	if (table == NULL)
 		cannot_undo(id, "The legacy table is not attached any more.", "Attach it again.");
 	ledger_legacy_check_table(table);

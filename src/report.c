@@ -25,9 +25,7 @@ ledger_report_html(PG_FUNCTION_ARGS)
 	bool		isnull;
 	Datum		page;
 
-	ledger_become(&saved, ledger_table_owner(ledger_relation_oid("discrepancy_rows")));
-	if (SPI_connect() != SPI_OK_CONNECT)
-		elog(ERROR, "SPI_connect failed");
+	ledger_spi_as_owner(&saved, "discrepancy_rows");
 	if (SPI_execute_with_args("SELECT ledger.report_page($1)", 1, types, values, NULL, true, 1) != SPI_OK_SELECT ||
 		SPI_processed != 1)
 		elog(ERROR, "could not make the report");
@@ -35,7 +33,6 @@ ledger_report_html(PG_FUNCTION_ARGS)
 	if (isnull)
 		elog(ERROR, "the report is NULL");
 	page = SPI_datumTransfer(page, false, -1);
-	SPI_finish();
-	ledger_unbecome(&saved);
+	ledger_spi_done(&saved);
 	return page;
 }

@@ -621,8 +621,7 @@ expire_reservations(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("max_count must be above zero")));
-	PreventCommandIfReadOnly("ledger.expire_reservations()");
-	PreventCommandDuringRecovery("ledger.expire_reservations()");
+	ledger_prevent_read_only("ledger.expire_reservations()");
 	n = find_due(max, GetCurrentTimestamp(), &due);
 	if (n == 0)
 		PG_RETURN_INT64(0);

@@ -388,9 +388,7 @@ look_at_blockers(SettingsWait *lock)
 	initStringInfo(&list);
 	lock->oldest_ms = 0;
 	/* as the extension's owner, who may see whose transactions they are */
-	ledger_become(&saved, ledger_table_owner(lock->relids[0]));
-	if (SPI_connect() != SPI_OK_CONNECT)
-		elog(ERROR, "SPI_connect failed");
+	ledger_spi_as_owner(&saved, "settings");
 	if (SPI_execute_with_args(
 			"SELECT CASE WHEN a.pid IS NOT NULL THEN"
 			" pg_catalog.format('Process %s of user %s, application \"%s\", in a transaction for %s.',"
@@ -429,8 +427,7 @@ look_at_blockers(SettingsWait *lock)
 			lock->oldest_ms = DatumGetFloat8(oldest);
 	}
 	lock->blockers = MemoryContextStrdup(context, list.len ? list.data : "The holder has just gone.");
-	SPI_finish();
-	ledger_unbecome(&saved);
+	ledger_spi_done(&saved);
 }
 
 static bool
@@ -578,16 +575,13 @@ log_change(const LedgerSettings *settings, text *reason)
 	values[5] = PointerGetDatum(reason);
 	if (reason == NULL)
 		nulls[5] = 'n';
-	ledger_become(&saved, ledger_table_owner(settings_relid()));
-	if (SPI_connect() != SPI_OK_CONNECT)
-		elog(ERROR, "SPI_connect failed");
+	ledger_spi_as_owner(&saved, "settings");
 	if (SPI_execute_with_args("INSERT INTO ledger.settings_log"
 							  " (changed_by, shadow_mode, strict_mode, balance_source, phase, reason)"
 							  " VALUES ($1, $2, $3, $4, $5, $6)",
 							  6, types, values, nulls, false, 0) != SPI_OK_INSERT)
 		elog(ERROR, "could not log the change of settings");
-	SPI_finish();
-	ledger_unbecome(&saved);
+	ledger_spi_done(&saved);
 }
 
 void
@@ -659,9 +653,7 @@ ledger_configure(PG_FUNCTION_ARGS)
 	if (settings_equal(&now, &new))
 		return settings_datum(fcinfo, &now);
 
-	PreventCommandIfReadOnly("ledger.configure()");
-	PreventCommandIfParallelMode("ledger.configure()");
-	PreventCommandDuringRecovery("ledger.configure()");
+	ledger_prevent_read_only("ledger.configure()");
 	ledger_settings_lock_exclusive(wait_ms, InvalidOid);
 	now = *cached_row();
 	new = asked_for(fcinfo, &now);
