@@ -51,6 +51,10 @@ SELECT right(user_id::text, 1) AS who, legacy_column, legacy_value, difference F
 UPDATE public.balances SET buying_power = 100 WHERE user_id = :alice;
 UPDATE public.balances SET buying_power = -0.00000000000000000001 WHERE user_id = :bob;
 SELECT right(user_id::text, 1) AS who, legacy_column, legacy_value, difference FROM ledger.reconcile();
+UPDATE public.balances SET buying_power = 1e60 WHERE user_id = :bob;
+SELECT right(user_id::text, 1) AS who, legacy_column, difference = -1e60 AS all_of_it FROM ledger.reconcile();
+UPDATE public.balances SET buying_power = 0.0000000000000000000000000000000001 WHERE user_id = :bob;
+SELECT right(user_id::text, 1) AS who, legacy_column, difference FROM ledger.reconcile();
 UPDATE public.balances SET buying_power = 0 WHERE user_id = :bob;
 ALTER TABLE public.balances ENABLE TRIGGER USER;
 ALTER TABLE public.balances ENABLE ALWAYS TRIGGER ledger_capture;
@@ -87,6 +91,7 @@ CALL ledger.run_reconciliation('incremental');
 UPDATE public.balances SET pending_deposits = pending_deposits + 0.25 WHERE user_id = :bob;
 UPDATE public.balances SET buying_power = buying_power - 0.5 WHERE user_id = :carol;
 SELECT * FROM public.incremental;
+SELECT right(user_id::text, 1) AS who, difference FROM ledger.reconcile(0.25);
 CALL ledger.run_reconciliation('incremental');
 SELECT * FROM public.findings WHERE run = (SELECT max(id) FROM ledger.reconciliation_runs);
 -- found once, it is looked at until it is resolved
@@ -316,6 +321,13 @@ SELECT shadow_mode FROM ledger.configure(shadow_mode => false);
 SELECT ledger.detach_legacy('public.balances');
 SELECT passed FROM ledger.attach_legacy('public.parts', '{"columns": [{"column": "amount", "accounts": ["usdc_balance"]}]}') WHERE check_name = 'attached';
 SELECT right(user_id::text, 1) AS who, legacy_value, status FROM ledger.reconcile() WHERE user_id < :alice;
+ROLLBACK;
+-- each table is compared with what its own columns are of the ledger
+BEGIN;
+CREATE TABLE public.second (user_id uuid PRIMARY KEY, amount numeric NOT NULL);
+SELECT passed FROM ledger.attach_legacy('public.second', '{"columns": [{"column": "amount", "accounts": ["fiat_exposure"]}]}') WHERE check_name = 'attached';
+INSERT INTO public.second SELECT :alice, ledger_value FROM ledger.compare_balances(:alice) WHERE legacy_column = 'pending_deposits';
+SELECT right(user_id::text, 1) AS who, ledger_value, legacy_value FROM ledger.reconcile() WHERE legacy_column = 'amount' AND user_id = :alice;
 ROLLBACK;
 -- not where a table was attached since
 BEGIN;

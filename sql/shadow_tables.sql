@@ -63,9 +63,13 @@ INSERT INTO ledger.account_types (name, owner, currency, normal_side, min_balanc
 -- (who has money of the type already, and is not opened from the table, differs)
 \set frank '''00000000-0000-4000-8000-0000000000e2'''
 SELECT ledger.post('bonus', ARRAY[ROW(ledger.open_account('house_equity', NULL, 'USDC'), ledger.open_account('bonus', :frank), 2)::ledger.posting]) > 0 AS posted;
+-- (what he has of a type whose name begins with this one's is not of this one)
+INSERT INTO ledger.account_types (name, owner, currency, normal_side, min_balance) VALUES ('bonus_2', 'user', 'USDC', 'credit', 0);
+SELECT ledger.post('bonus', ARRAY[ROW(ledger.open_account('house_equity', NULL, 'USDC'), ledger.open_account('bonus_2', :frank), 7)::ledger.posting]) > 0 AS posted;
 INSERT INTO old VALUES (:frank, 9);
 SELECT passed FROM ledger.attach_legacy('old', '{"columns": [{"column": "pending_deposits", "accounts": ["bonus"]}]}') WHERE check_name = 'attached';
 SELECT legacy_column, ledger_value, legacy_value, status FROM ledger.compare_balances(:frank) WHERE status <> 'match';
+SELECT legacy_column, ledger_value, legacy_value, status FROM ledger.reconcile() WHERE user_id = :frank;
 INSERT INTO balances (user_id, pending_deposits) VALUES (:erin, 20);
 INSERT INTO old VALUES (:erin, 5);
 BEGIN;
