@@ -278,8 +278,23 @@ SELECT ledger.credit_user_usdc(:dave, 1, 'a third') > 0 AS posted;
 SELECT ledger.credit_user_usdc(:dave, 2, 'the rest') > 0 AS posted;
 SELECT n FROM thirds;
 SELECT note FROM ledger.discrepancies WHERE user_id = :dave ORDER BY id;
+UPDATE thirds SET n = 6;
+SELECT ledger_value, legacy_value FROM ledger.reconcile() WHERE user_id = :dave AND legacy_column = 'n';
+UPDATE thirds SET n = 2;
 SELECT shadow_mode FROM ledger.configure(shadow_mode => false);
 SELECT ledger.detach_legacy('thirds');
+
+-- Keys that are uuids, of rows that are not to be counted together, or hold integers.
+CREATE TABLE pockets (user_id uuid, currency text, n numeric NOT NULL, PRIMARY KEY (user_id, currency));
+INSERT INTO pockets VALUES (:dave, 'EUR', 6);
+SELECT passed FROM ledger.attach_legacy('pockets', '{"columns": [{"column": "n", "accounts": ["usdc_balance"], "where": {"currency": "USDC"}}]}') WHERE check_name = 'attached';
+SELECT ledger_value, legacy_value, status FROM ledger.reconcile() WHERE user_id = :dave AND legacy_column LIKE 'n%';
+SELECT ledger.detach_legacy('pockets');
+CREATE TABLE counted (user_id uuid PRIMARY KEY, n bigint);
+INSERT INTO counted VALUES (:dave, 7);
+SELECT passed FROM ledger.attach_legacy('counted', '{"columns": [{"column": "n", "accounts": ["usdc_balance"]}]}') WHERE check_name = 'attached';
+SELECT ledger_value, legacy_value, status FROM ledger.reconcile() WHERE user_id = :dave AND legacy_column = 'n';
+SELECT ledger.detach_legacy('counted');
 
 -- What cannot be mapped, each with its hint.
 CREATE TABLE unfit (user_id uuid, floating float8, cash money, words text, n numeric, currency text, PRIMARY KEY (user_id, currency));
