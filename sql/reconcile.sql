@@ -169,8 +169,13 @@ SET LOCAL timezone = 'Asia/Tokyo';
 SET LOCAL quote_all_identifiers = on;
 SELECT base.reason IS NULL AS ours_in_any_session FROM ledger.reconcile_base(0) AS base;
 ROLLBACK;
+CALL ledger.run_reconciliation('incremental');
 CALL ledger.run_reconciliation('full', 1);
 CALL ledger.run_reconciliation(tolerances => '{"USD": 1}');
+-- (nor does such a one, or one of some users, say of evidence that is stored late that it is over)
+SELECT ledger.evidence_resolved(1::smallint, '00000000-0000-4000-8000-000000000001', 'buying_power', max(n.finished_at)) IS NULL AS open,
+	ledger.evidence_resolved(1::smallint, '00000000-0000-4000-8000-000000000001', 'buying_power', max(n.started_at) - interval '1 microsecond') = max(n.finished_at) AS over
+FROM ledger.reconciliation_runs n WHERE n.scope = 'full' AND n.tolerance = 0 AND NOT n.options ? 'tolerances' AND n.status = 'finished';
 SELECT n.tolerance, n.options -> 'tolerances' AS tolerances FROM ledger.reconcile_base(0) b JOIN ledger.reconciliation_runs n ON n.id = b.run_id;
 SELECT * FROM public.incremental;
 BEGIN;
