@@ -444,11 +444,11 @@ reverse(int64 id)
 {
 	PostingRequest *request = ledger_posting_new("capture", "reversal");
 	Store	   *journal = ledger_journal_open(AccessShareLock);
-	Snapshot	snapshot = RegisterSnapshot(GetTransactionSnapshot());
 	JournalRow *rows;
-	int			n = ledger_journal_transaction(journal, id, snapshot, &rows);
+	int			n;
 
-	UnregisterSnapshot(snapshot);
+	/* it is this transaction's own: no predicate locks where others insert */
+	n = ledger_journal_transaction(journal, id, SnapshotSelf, &rows);
 	ledger_store_close(journal);
 	if (n == 0)
 		elog(ERROR, "transaction " INT64_FORMAT " is gone", id);
@@ -497,7 +497,7 @@ ledger_capture_take_back(const LegacyTable *table, const pg_uuid_t *user_id, boo
 	ledger_own_writes_read(table, user_id, OWN_WRITES_POSTED, &posted);
 	reversed = reverse_posted(&posted);
 	if (posted.n > 0)
-		ledger_own_writes_unpost(posted.transaction_ids, posted.n, note);
+		ledger_own_writes_unpost(&posted, note);
 	ledger_own_writes_read(table, user_id, OWN_WRITES_PENDING, &pending);
 	if (pending.n > 0)
 		ledger_own_writes_mark(pending.ids, pending.n, "outside", 0, note);

@@ -6,20 +6,45 @@
  * rolled back takes its own with it, and nothing in memory has to follow. Only
  * the lowest id is kept, so that a user's older writes are not looked at, and
  * a transaction without any asks nothing.
+ *
+ * They are read with SnapshotSelf, which sees what the transaction has written
+ * and no savepoint has taken back, and leaves no predicate locks. An MVCC
+ * snapshot would leave them on index pages into which all others insert, who
+ * would fail under SERIALIZABLE for nothing: what is looked for is our own.
  */
 #include "postgres.h"
 
 #include "access/xact.h"
-#include "catalog/pg_type.h"
 #include "commands/sequence.h"
-#include "executor/spi.h"
-#include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/jsonb.h"
+#include "utils/snapmgr.h"
+#include "utils/xid8.h"
 
 #include "amount.h"
 #include "mirror.h"
-#include "owner.h"
 #include "own_writes.h"
+#include "store.h"
+
+enum
+{
+	W_ID, W_MAPPING, W_USER, W_OPERATION, W_KIND, W_DELTAS, W_XACT, W_TRANSACTION, W_OTHER_HALF,
+	W_COLUMNS
+};
+static const char *const write_columns[] = {
+	"id", "mapping_id", "user_id", "operation", "kind", "deltas", "xact", "transaction_id",
+	"other_half"
+};
+static StoreSpec write_spec = {"legacy_writes", write_columns, W_COLUMNS, NULL};
+
+/* The columns that change; all others keep their values. */
+enum
+{
+	M_KIND, M_TRANSACTION, M_NOTE, M_COLUMNS
+};
+static const char *const mark_columns[] = {"kind", "transaction_id", "note"};
+static StoreSpec mark_spec = {"legacy_writes", mark_columns, M_COLUMNS, NULL};
 
 /* The first that this transaction has stored; 0: none. */
 static int64 first_id = 0;
@@ -40,111 +65,166 @@ ledger_own_writes_any(void)
 	return first_id != 0;
 }
 
-/* ---- SQL, as the extension's owner ----------------------------------------------------- */
-
-static void
-execute(SPIPlanPtr *plan, const char *sql, int n, Oid *types, Datum *values, const char *nulls,
-		int expected)
-{
-	if (*plan == NULL)
-	{
-		SPIPlanPtr	new = SPI_prepare(sql, n, types);
-
-		if (new == NULL)
-			elog(ERROR, "SPI_prepare failed: %s", SPI_result_code_string(SPI_result));
-		SPI_keepplan(new);
-		*plan = new;
-	}
-	if (SPI_execute_plan(*plan, values, nulls, false, 0) != expected)
-		elog(ERROR, "could not look at the captured writes of this transaction");
-}
-
 /* ---- reading ------------------------------------------------------------------------------ */
 
-static void
-add_write(int64 id, HeapTuple tuple, TupleDesc desc, OwnWrites *writes)
+/* A user's, or everybody's (NULL), from this transaction's first on, oldest first. */
+static StoreScan *
+begin_scan(Store *store, const pg_uuid_t *user_id)
 {
-	char	   *operation = SPI_getvalue(tuple, desc, 2);
-	int			n = writes->n++;
-	bool		isnull;
-	Datum		value;
+	StoreKey	keys[] = {
+		{F_UUID_EQ, UUIDPGetDatum(user_id), false, 0},
+		{F_INT8GE, Int64GetDatum(first_id), false, BTGreaterEqualStrategyNumber}
+	};
 
-	writes->ids[n] = id;
-	value = SPI_getbinval(tuple, desc, 3, &isnull);
-	writes->transaction_ids[n] = isnull ? 0 : DatumGetInt64(value);
-	value = SPI_getbinval(tuple, desc, 6, &isnull);
-	writes->moved[n] = !isnull;
-	if (!isnull)
-		writes->other_user[n] = *DatumGetUUIDP(value);
-	writes->torn |= DatumGetBool(SPI_getbinval(tuple, desc, 7, &isnull));
+	if (user_id == NULL)
+		return ledger_store_scan(store, "legacy_writes_pkey", SnapshotSelf, &keys[1], 1);
+	return ledger_store_scan(store, "legacy_writes_user", SnapshotSelf, keys, 2);
+}
+
+/* The next that is this transaction's. */
+static bool
+next_own(StoreScan *scan, Datum *values, bool *isnull)
+{
+	FullTransactionId own = GetTopFullTransactionIdIfAny();
+
+	while (ledger_store_next(scan, ForwardScanDirection, values, isnull, NULL))
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (FullTransactionIdEquals(DatumGetFullTransactionId(values[W_XACT]), own))
+			return true;
+	}
+	return false;
+}
+
+static bool
+find_by_id(Store *store, int64 id, Datum *values, bool *isnull, ItemPointer tid)
+{
+	StoreKey	key = {F_INT8EQ, Int64GetDatum(id), false, 0};
+	StoreScan  *scan = ledger_store_scan(store, "legacy_writes_pkey", SnapshotSelf, &key, 1);
+	bool		found = ledger_store_next(scan, ForwardScanDirection, values, isnull, tid);
+
+	ledger_store_end(scan);
+	return found;
+}
+
+static bool
+is_kind(const Datum *values, const char *kind)
+{
+	return strcmp(TextDatumGetCString(values[W_KIND]), kind) == 0;
+}
+
+static bool
+is_pending(const Datum *values, const bool *isnull)
+{
+	return is_kind(values, "posted") && isnull[W_TRANSACTION];
+}
+
+static bool
+is_wanted(OwnWritesKind kind, const Datum *values, const bool *isnull)
+{
+	switch (kind)
+	{
+		case OWN_WRITES_PENDING:
+			return is_pending(values, isnull);
+		case OWN_WRITES_POSTED:
+			return is_kind(values, "posted") && !isnull[W_TRANSACTION];
+		default:
+			return true;
+	}
+}
+
+/* What capture.c's deltas_as_jsonb() has written. */
+static void
+add_deltas(const LegacyTable *table, Jsonb *deltas, OwnWrites *writes)
+{
+	for (int i = 0; JB_ROOT_IS_OBJECT(deltas) && i < table->ncolumns; i++)
+	{
+		const char *name = table->columns[i].name;
+		JsonbValue *value = getKeyJsonValueFromContainer(&deltas->root, name, strlen(name), NULL);
+		Datum		delta;
+
+		if (value == NULL || (value->type != jbvNumeric && value->type != jbvString))
+			continue;
+		if (value->type == jbvNumeric)
+			delta = NumericGetDatum(value->val.numeric);
+		else
+			delta = DirectFunctionCall3(numeric_in,
+										CStringGetDatum(pnstrdup(value->val.string.val,
+																 value->val.string.len)),
+										ObjectIdGetDatum(InvalidOid), Int32GetDatum(-1));
+		writes->deltas[i] = writes->deltas[i] ?
+			ledger_amount_add(writes->deltas[i], DatumGetNumeric(delta)) :
+			DatumGetNumericCopy(delta);
+	}
+}
+
+static void
+make_room(OwnWrites *writes)
+{
+	int			max = writes->n * 2;
+
+	if (writes->n == 0)
+	{
+		writes->ids = palloc(sizeof(int64));
+		writes->transaction_ids = palloc(sizeof(int64));
+		writes->moved = palloc(sizeof(bool));
+		writes->other_user = palloc(sizeof(pg_uuid_t));
+	}
+	/* a power of two is full */
+	else if ((writes->n & (writes->n - 1)) == 0)
+	{
+		writes->ids = repalloc_huge(writes->ids, sizeof(int64) * max);
+		writes->transaction_ids = repalloc_huge(writes->transaction_ids, sizeof(int64) * max);
+		writes->moved = repalloc_huge(writes->moved, sizeof(bool) * max);
+		writes->other_user = repalloc_huge(writes->other_user, sizeof(pg_uuid_t) * max);
+	}
+}
+
+/* The values are the scan's: what comes of other_half is looked up when they are used up. */
+static void
+add_write(Store *store, const LegacyTable *table, Datum *values, bool *isnull, OwnWrites *writes)
+{
+	char	   *operation = TextDatumGetCString(values[W_OPERATION]);
+	bool		has_half = !isnull[W_OTHER_HALF];
+	int64		half = has_half ? DatumGetInt64(values[W_OTHER_HALF]) : 0;
+	int			n;
+
+	make_room(writes);
+	n = writes->n++;
+	writes->ids[n] = DatumGetInt64(values[W_ID]);
+	writes->transaction_ids[n] = isnull[W_TRANSACTION] ? 0 : DatumGetInt64(values[W_TRANSACTION]);
+	add_deltas(table, DatumGetJsonbP(values[W_DELTAS]), writes);
 	if (writes->operations == NULL)
 		writes->operations = operation;
 	else if (strstr(writes->operations, operation) == NULL)
 		writes->operations = psprintf("%s, %s", writes->operations, operation);
-}
-
-/* A row is one column of one write, or a write without any. */
-static void
-add_row(const LegacyTable *table, HeapTuple tuple, TupleDesc desc, OwnWrites *writes)
-{
-	bool		isnull;
-	int64		id = DatumGetInt64(SPI_getbinval(tuple, desc, 1, &isnull));
-	char	   *name;
-	Datum		delta;
-
-	if (writes->n == 0 || writes->ids[writes->n - 1] != id)
-		add_write(id, tuple, desc, writes);
-	name = SPI_getvalue(tuple, desc, 4);
-	delta = SPI_getbinval(tuple, desc, 5, &isnull);
-	for (int i = 0; name && i < table->ncolumns; i++)
-	{
-		if (strcmp(table->columns[i].name, name) == 0)
-			writes->deltas[i] = writes->deltas[i] ?
-				ledger_amount_add(writes->deltas[i], DatumGetNumeric(delta)) :
-				DatumGetNumericCopy(delta);
-	}
+	writes->moved[n] = has_half && find_by_id(store, half, values, isnull, NULL);
+	if (writes->moved[n])
+		writes->other_user[n] = *DatumGetUUIDP(values[W_USER]);
+	writes->torn |= has_half && !(writes->moved[n] && is_pending(values, isnull));
 }
 
 void
 ledger_own_writes_read(const LegacyTable *table, const pg_uuid_t *user_id, OwnWritesKind kind,
 					   OwnWrites *writes)
 {
-	static SPIPlanPtr plan = NULL;
-	static const char *const kinds[] = {"", "pending", "posted"};
-	Oid			types[] = {UUIDOID, INT2OID, INT8OID, TEXTOID};
-	Datum		values[lengthof(types)];
-	MemoryContext context = CurrentMemoryContext;
-	MemoryContext old;
-	OwnerContext saved;
+	Datum		values[W_COLUMNS];
+	bool		isnull[W_COLUMNS];
+	Store	   *store;
+	StoreScan  *scan;
 
 	memset(writes, 0, sizeof(*writes));
 	if (first_id == 0)
 		return;
-	values[0] = UUIDPGetDatum(user_id);
-	values[1] = Int16GetDatum(table->id);
-	values[2] = Int64GetDatum(first_id);
-	values[3] = CStringGetTextDatum(kinds[kind]);
-	ledger_spi_as_owner(&saved, "legacy_writes");
-	/* subqueries, not joins: the planner must not think of reading the whole table */
-	execute(&plan, "SELECT w.id, w.operation, w.transaction_id, d.key, d.value::numeric,"
-			"  (SELECT o.user_id FROM ledger.legacy_writes o WHERE o.id = w.other_half),"
-			"  w.other_half IS NOT NULL AND NOT EXISTS (SELECT FROM ledger.legacy_writes o"
-			"   WHERE o.id = w.other_half AND o.kind = 'posted' AND o.transaction_id IS NULL OFFSET 0)"
-			" FROM ledger.legacy_writes w LEFT JOIN LATERAL jsonb_each_text(w.deltas) d ON true"
-			" WHERE w.user_id = $1 AND w.mapping_id = $2 AND w.id >= $3"
-			" AND w.xact = pg_current_xact_id()"
-			" AND ($4 = '' OR w.kind = 'posted' AND (w.transaction_id IS NULL) = ($4 = 'pending'))"
-			" ORDER BY w.id",
-			lengthof(types), types, values, NULL, SPI_OK_SELECT);
-	old = MemoryContextSwitchTo(context);
-	writes->ids = palloc(sizeof(int64) * Max(SPI_processed, 1));
-	writes->transaction_ids = palloc(sizeof(int64) * Max(SPI_processed, 1));
-	writes->moved = palloc(sizeof(bool) * Max(SPI_processed, 1));
-	writes->other_user = palloc(sizeof(pg_uuid_t) * Max(SPI_processed, 1));
-	for (uint64 i = 0; i < SPI_processed; i++)
-		add_row(table, SPI_tuptable->vals[i], SPI_tuptable->tupdesc, writes);
-	MemoryContextSwitchTo(old);
-	ledger_spi_done(&saved);
+	store = ledger_store_open(&write_spec, AccessShareLock);
+	scan = begin_scan(store, user_id);
+	while (next_own(scan, values, isnull))
+	{
+		if (DatumGetInt16(values[W_MAPPING]) == table->id && is_wanted(kind, values, isnull))
+			add_write(store, table, values, isnull, writes);
+	}
+	ledger_store_end(scan);
+	ledger_store_close(store);
 }
 
 bool
@@ -166,77 +246,144 @@ ledger_capture_own_writes(const LegacyTable *table, const pg_uuid_t *user_id, Nu
 
 /* ---- marking ------------------------------------------------------------------------------- */
 
-static Datum
-id_array(const int64 *ids, int n)
+/* What becomes of writes; transaction_id and note are kept unless they are told. */
+typedef struct Mark
 {
-	Datum	   *values = palloc(sizeof(Datum) * Max(n, 1));
+	const char *kind;
+	bool		keep_transaction;
+	bool		keep_note;
+	int64		transaction_id; /* 0: none */
+	const char *note;			/* NULL: none */
+} Mark;
 
+static void
+mark_row(Store *store, int64 id, const Mark *mark)
+{
+	Datum		values[M_COLUMNS];
+	bool		isnull[M_COLUMNS];
+	ItemPointerData tid;
+
+	if (!find_by_id(store, id, values, isnull, &tid))
+		return;
+	values[M_KIND] = CStringGetTextDatum(mark->kind);
+	if (!mark->keep_transaction)
+	{
+		values[M_TRANSACTION] = Int64GetDatum(mark->transaction_id);
+		isnull[M_TRANSACTION] = mark->transaction_id == 0;
+	}
+	if (!mark->keep_note)
+	{
+		values[M_NOTE] = mark->note ? CStringGetTextDatum(mark->note) : (Datum) 0;
+		isnull[M_NOTE] = mark->note == NULL;
+	}
+	else if (!isnull[M_NOTE])
+		values[M_NOTE] = CStringGetTextDatum(TextDatumGetCString(values[M_NOTE]));
+	if (ledger_store_update(store, &tid, SnapshotSelf, values, isnull) != TM_Ok)
+		elog(ERROR, "captured write " INT64_FORMAT " has changed", id);
+}
+
+/* Rows of the running command can be updated, and what is written is there for the next. */
+static void
+mark_rows(const int64 *ids, int n, const Mark *mark)
+{
+	Store	   *store;
+
+	if (n == 0)
+		return;
+	CommandCounterIncrement();
+	store = ledger_store_open(&mark_spec, RowExclusiveLock);
 	for (int i = 0; i < n; i++)
-		values[i] = Int64GetDatum(ids[i]);
-	return PointerGetDatum(construct_array(values, n, INT8OID, sizeof(int64), FLOAT8PASSBYVAL,
-										   TYPALIGN_DOUBLE));
+		mark_row(store, ids[i], mark);
+	ledger_store_close(store);
+	CommandCounterIncrement();
 }
 
 void
 ledger_own_writes_mark(const int64 *ids, int n, const char *kind, int64 transaction_id,
 					   const char *note)
 {
-	static SPIPlanPtr plan = NULL;
-	Oid			types[] = {INT8ARRAYOID, TEXTOID, INT8OID, TEXTOID};
-	Datum		values[lengthof(types)];
-	char		nulls[] = "    ";
-	OwnerContext saved;
+	Mark		mark = {kind};
 
-	values[0] = id_array(ids, n);
-	values[1] = CStringGetTextDatum(kind);
-	values[2] = Int64GetDatum(transaction_id);
-	values[3] = note ? CStringGetTextDatum(note) : (Datum) 0;
-	nulls[2] = transaction_id ? ' ' : 'n';
-	nulls[3] = note ? ' ' : 'n';
-	ledger_spi_as_owner(&saved, "legacy_writes");
-	execute(&plan, "UPDATE ledger.legacy_writes w SET kind = $2, transaction_id = $3, note = $4"
-			" WHERE w.id = ANY ($1)",
-			lengthof(types), types, values, nulls, SPI_OK_UPDATE);
-	ledger_spi_done(&saved);
+	mark.transaction_id = transaction_id;
+	mark.note = note;
+	mark_rows(ids, n, &mark);
 }
 
-void
-ledger_own_writes_unpost(const int64 *transaction_ids, int n, const char *note)
+/* The ids of this transaction's rows that are so, in the order of theirs. */
+static int64 *
+find_rows(const pg_uuid_t *user_id, bool (*wanted) (const Datum *, const bool *, const void *),
+		  const void *arg, int *n)
 {
-	static SPIPlanPtr plan = NULL;
-	Oid			types[] = {INT8ARRAYOID, TEXTOID, INT8OID};
-	Datum		values[lengthof(types)];
-	OwnerContext saved;
+	Datum		values[W_COLUMNS];
+	bool		isnull[W_COLUMNS];
+	Store	   *store = ledger_store_open(&write_spec, AccessShareLock);
+	StoreScan  *scan = begin_scan(store, user_id);
+	int			max = 16;
+	int64	   *ids = palloc(sizeof(int64) * max);
 
-	values[0] = id_array(transaction_ids, n);
-	values[1] = CStringGetTextDatum(note);
-	values[2] = Int64GetDatum(first_id);
-	ledger_spi_as_owner(&saved, "legacy_writes");
-	execute(&plan, "UPDATE ledger.legacy_writes w SET kind = 'outside', note = $2"
-			" WHERE w.id >= $3 AND w.xact = pg_current_xact_id() AND w.transaction_id = ANY ($1)",
-			lengthof(types), types, values, NULL, SPI_OK_UPDATE);
-	ledger_spi_done(&saved);
+	*n = 0;
+	while (next_own(scan, values, isnull))
+	{
+		if (!wanted(values, isnull, arg))
+			continue;
+		if (*n == max)
+			ids = repalloc_huge(ids, sizeof(int64) * (max *= 2));
+		ids[(*n)++] = DatumGetInt64(values[W_ID]);
+	}
+	ledger_store_end(scan);
+	ledger_store_close(store);
+	return ids;
+}
+
+static bool
+is_posted_by(const Datum *values, const bool *isnull, const void *arg)
+{
+	const OwnWrites *posted = arg;
+
+	for (int i = 0; !isnull[W_TRANSACTION] && i < posted->n; i++)
+	{
+		if (posted->transaction_ids[i] == DatumGetInt64(values[W_TRANSACTION]))
+			return true;
+	}
+	return false;
+}
+
+/* Who has exchanged no row was posted for alone; else others' writes are looked for. */
+void
+ledger_own_writes_unpost(const OwnWrites *posted, const char *note)
+{
+	Mark		mark = {"outside", .keep_transaction = true};
+	int			n = posted->n;
+	int64	   *ids = posted->ids;
+	bool		moved = false;
+
+	for (int i = 0; i < n; i++)
+		moved |= posted->moved[i];
+	if (moved)
+		ids = find_rows(NULL, is_posted_by, posted, &n);
+	mark.note = note;
+	mark_rows(ids, n, &mark);
+}
+
+static bool
+is_outside(const Datum *values, const bool *isnull, const void *arg)
+{
+	const LegacyTable *table = arg;
+
+	return DatumGetInt16(values[W_MAPPING]) == table->id && is_kind(values, "outside");
 }
 
 void
 ledger_capture_mark_double(const LegacyTable *table, const pg_uuid_t *user_id)
 {
-	static SPIPlanPtr plan = NULL;
-	Oid			types[] = {UUIDOID, INT2OID, INT8OID};
-	Datum		values[lengthof(types)];
-	OwnerContext saved;
+	Mark		mark = {"double_write", .keep_transaction = true, .keep_note = true};
+	int			n;
+	int64	   *ids;
 
 	if (first_id == 0)
 		return;
-	values[0] = UUIDPGetDatum(user_id);
-	values[1] = Int16GetDatum(table->id);
-	values[2] = Int64GetDatum(first_id);
-	ledger_spi_as_owner(&saved, "legacy_writes");
-	execute(&plan, "UPDATE ledger.legacy_writes w SET kind = 'double_write'"
-			" WHERE w.user_id = $1 AND w.mapping_id = $2 AND w.id >= $3"
-			" AND w.xact = pg_current_xact_id() AND w.kind = 'outside'",
-			lengthof(types), types, values, NULL, SPI_OK_UPDATE);
-	ledger_spi_done(&saved);
+	ids = find_rows(user_id, is_outside, table, &n);
+	mark_rows(ids, n, &mark);
 }
 
 static void

@@ -43,7 +43,7 @@ extern void ledger_own_writes_read(const LegacyTable *table, const pg_uuid_t *us
 extern void ledger_own_writes_mark(const int64 *ids, int n, const char *kind,
 								   int64 transaction_id, const char *note);
 
-/* All that this transaction has posted by them, whoever's, are not posted any more. */
-extern void ledger_own_writes_unpost(const int64 *transaction_ids, int n, const char *note);
+/* What posted them is reversed: all writes of it, others' too, are not posted any more. */
+extern void ledger_own_writes_unpost(const OwnWrites *posted, const char *note);
 
 #endif							/* LEDGER_OWN_WRITES_H */
