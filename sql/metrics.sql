@@ -25,6 +25,8 @@ SELECT metric, labels, value FROM m WHERE metric LIKE '%discrepanc%' ORDER BY 1,
 SELECT metric, type, count(*), sum(value) FROM m WHERE metric LIKE 'ledger_operation%' OR metric LIKE '%\_ms\_%' OR metric LIKE 'ledger_read%\_seconds\_%'
 	GROUP BY 1, 2 ORDER BY 1;
 
+SELECT metric, labels, value FROM m WHERE metric ~ '_(mode|active)$' ORDER BY 1, 2;
+
 -- each family is there once, with one type and one help, its samples together
 WITH lines AS (SELECT * FROM string_to_table(ledger.prometheus(), E'\n') WITH ORDINALITY AS l (line, n)),
 	families AS (SELECT split_part(line, ' ', 3) AS family FROM lines WHERE line LIKE '# TYPE %')
@@ -188,8 +190,9 @@ SELECT count, ledger.clock() - at BETWEEN interval '1 hour 1 second' AND interva
 SELECT sum(count) FROM ledger.discrepancy_changes;
 ROLLBACK;
 
--- reservations whose time is over, not those that have time left or none
+-- reservations whose time is over, not those that have time left or none, or are released
 SELECT ledger.credit_user_usdc(:alice, 5, 'x') > 0 AS posted;
+SELECT ledger.reserve_for_investment(:alice, 1, :carol, clock_timestamp() + interval '1 second') > 0 AS reserved, ledger.release_reservation(:alice, NULL, :carol) > 0 AS released;
 SELECT ledger.reserve_for_investment(:alice, 1, NULL, e) > 0 AS reserved FROM unnest(ARRAY[clock_timestamp() + interval '1 second', '2100-01-01', NULL]) e;
 DO $$ BEGIN PERFORM pg_sleep(1); END $$;
 SELECT value FROM m WHERE metric = 'ledger_reservations_due';
@@ -215,8 +218,44 @@ SELECT count(*) FROM m WHERE metric = 'ledger_readiness_gate';
 INSERT INTO ledger.gate_states (gate, passed, at) SELECT gate, true, ledger.clock() - interval '1 minute' FROM ledger.readiness();
 SELECT count(*), sum(value) FROM m WHERE metric = 'ledger_readiness_gate';
 SELECT value BETWEEN 60 AND 90 AS a_minute FROM m WHERE metric = 'ledger_readiness_age_seconds';
+-- each of them; nor one that a clock since set back has stored
+UPDATE ledger.gate_states SET at = ledger.clock() - interval '6 minutes' WHERE gate = 'worker';
+SELECT value < 30 AS now FROM m WHERE metric = 'ledger_readiness_age_seconds';
+UPDATE ledger.gate_states SET at = ledger.clock() + interval '1 minute';
+SELECT count(*) = sum(value) AS as_stored FROM m WHERE metric = 'ledger_readiness_gate';
 UPDATE ledger.gate_states SET at = ledger.clock() - interval '6 minutes';
 SELECT value < 30 AS now FROM m WHERE metric = 'ledger_readiness_age_seconds';
+
+-- what is over, undone, of another time or not finished does not count
+BEGIN;
+CREATE VIEW now AS SELECT metric, labels, value FROM m WHERE metric IN ('ledger_legacy_tables', 'ledger_database_copy', 'ledger_outside_writes_hour', 'ledger_suspense_balance',
+		'ledger_backfill_findings_open', 'ledger_shadow_mode', 'ledger_strict_mode', 'ledger_phase_active', 'ledger_reconciliation_discrepancies', 'ledger_balance_source_active')
+	ORDER BY metric COLLATE "C", labels;
+SELECT * FROM now;
+INSERT INTO ledger.reconciliation_runs (scope, tolerance, status, started_at, finished_at, snapshot, last_transaction_id, discrepancies, requested_by)
+	SELECT 'full', 0, status, ledger.clock(), ledger.clock() + at, pg_current_snapshot(), 0, n, 'a test'
+	FROM (VALUES ('finished', '-1 minute'::interval, 31), ('finished', '-1 second', 32), ('failed', '-1 second', 33), ('finished', '1 hour', 34)) AS r (status, at, n);
+INSERT INTO ledger.backfill_findings (run_id, mapping_id, key, reason, detail, first_seen, last_seen, status, resolved_at)
+	VALUES (1, 1, 'a', 'x', 'x', now(), now(), 'open', NULL), (1, 1, 'b', 'x', 'x', now(), now(), 'open', NULL), (1, 1, 'c', 'x', 'x', now(), now(), 'resolved', now());
+CREATE OR REPLACE FUNCTION ledger.mode_since(mode text) RETURNS timestamptz LANGUAGE sql STABLE AS $$ SELECT ledger.clock() - interval '1 day' WHERE mode = 'shadow' $$;
+UPDATE ledger.legacy_writes SET at = at - interval '10 hours';
+INSERT INTO ledger.legacy_writes (mapping_id, user_id, operation, kind, session_role, acting_role, deltas, at)
+	SELECT 1, :alice, 'UPDATE', kind, 'somebody', 'somebody', '{}', ledger.clock() + at
+	FROM (VALUES ('outside', '-59 minutes'::interval), ('double_write', '-59 minutes'), ('posted', '-59 minutes'), ('bypass', '-59 minutes'), ('outside', '-61 minutes'), ('outside', '1 minute'))
+		AS w (kind, at);
+SELECT ledger.post('x', ARRAY[(ledger.open_account('legacy_suspense', NULL, 'USDC'), ledger.open_account('system_buffer_usdc'), 3)::ledger.posting]) > 0 AS posted,
+	ledger.post('x', ARRAY[(ledger.open_account('system_buffer_fiat'), ledger.open_account('legacy_suspense', NULL, 'USD'), 4)::ledger.posting]) > 0 AS posted;
+SELECT * FROM now;
+UPDATE ledger.legacy_mappings SET detached_at = now();
+SELECT * FROM now WHERE metric = 'ledger_legacy_tables';
+ROLLBACK;
+-- without a value on one side the other is the difference
+BEGIN;
+UPDATE ledger.discrepancy_rows SET status = 'resolved', resolved_at = now() WHERE status = 'open';
+INSERT INTO ledger.discrepancy_rows (mapping_id, user_id, legacy_column, cause, source, ledger_value, legacy_value)
+	VALUES (1, :alice, 'buying_power', 'missing_legacy', 'run', 3, NULL), (1, :bob, 'buying_power', 'missing_ledger', 'run', NULL, 4);
+SELECT * FROM open;
+ROLLBACK;
 
 -- names that need escaping
 ALTER TABLE public.balances RENAME TO "ba""l\a
@@ -249,6 +288,49 @@ UPDATE ledger.discrepancy_rows SET legacy_value = 'NaN' WHERE status = 'open' AN
 SELECT * FROM counted;
 UPDATE ledger.discrepancy_rows SET legacy_value = '-Infinity' WHERE status = 'open' AND user_id = :alice;
 SELECT * FROM counted;
+ROLLBACK;
+
+-- each number under its own name, in its own unit: all are different
+BEGIN;
+CREATE FUNCTION public.latency(VARIADIC places int[]) RETURNS bigint[] LANGUAGE sql AS
+$$ SELECT array_agg((SELECT count(*) FROM unnest(places) p WHERE p = b) ORDER BY b) FROM generate_series(0, 109) b $$;
+CREATE OR REPLACE FUNCTION ledger.stat_get_shadow()
+	RETURNS TABLE (matches bigint, mismatches bigint, pending bigint, mirror_ok bigint, mirror_failed bigint, bypasses bigint,
+		proofs bigint, proofs_failed bigint, outside_writes bigint, reads_refused bigint, reset_at timestamptz)
+	LANGUAGE sql AS 'SELECT 101, 102, 103, 104, 105, 106, 20, 6, 109, 110, now()';
+CREATE OR REPLACE FUNCTION ledger.stat_get_operations()
+	RETURNS TABLE (operation text, calls bigint, posted bigint, replayed bigint, refused bigint, failed bigint, total_ms float8, latency bigint[])
+	LANGUAGE sql AS $$ SELECT 'post', 1, 2, 3, 4, 5, 6000, public.latency(VARIADIC ARRAY(SELECT generate_series(0, 99))) $$;
+CREATE OR REPLACE FUNCTION ledger.stat_get_errors() RETURNS TABLE (operation text, sqlstate text, refused boolean, count bigint)
+	LANGUAGE sql AS $$ VALUES ('post', 'LG011', true, 6), ('post', NULL, false, 7) $$;
+CREATE OR REPLACE FUNCTION ledger.stat_get_times() RETURNS TABLE (what text, count bigint, total_ms float8, latency bigint[])
+	LANGUAGE sql AS $$
+	VALUES ('read_alone', 1, 1000, public.latency(0)), ('read_ledger', 2, 2000, public.latency(41, 41)), ('read_legacy', 3, 4000, public.latency(42, 42, 42)),
+		('sample_ledger', 4, 8000, public.latency(43, 43, 43, 43)), ('sample_legacy', 1, 16000, public.latency(109)),
+		('write_lag', 100, 32000, public.latency(VARIADIC ARRAY(SELECT generate_series(0, 99))))
+$$;
+CREATE OR REPLACE FUNCTION ledger.stat_get_tasks() RETURNS TABLE (task text, runs bigint, failures bigint, total_ms float8)
+	LANGUAGE sql AS $$ SELECT 'trim', 7, 2, 3500 $$;
+CREATE OR REPLACE FUNCTION ledger.evidence_status()
+	RETURNS TABLE (active boolean, size int, used int, recorded bigint, stored bigint, dropped bigint, worker_pid int)
+	LANGUAGE sql AS 'SELECT true, 64, 3, 8, 9, 10, 11';
+INSERT INTO ledger.worker_heartbeat (incarnation, pid, started_at, last_seen, starts, errors) VALUES (1, 1, now(), now(), 5, 4);
+SELECT metric, labels, value FROM m
+	WHERE type <> 'histogram' AND metric ~ '_(shadow_compares|shadow_mismatches|mirror|proofs|refused|writes_total|bypasses|operations?|worker|ring)_' AND metric !~ 'age' AND value <> 0
+	ORDER BY metric COLLATE "C", labels;
+SELECT metric, labels, value FROM m WHERE metric ~ '^[a-z_]+_(ms|seconds)_(sum|count)$' AND value <> 0 ORDER BY metric COLLATE "C", labels;
+-- the least bound that holds any, and all that is within the last
+SELECT h.metric, h.labels, min(b.bound) FILTER (WHERE b.count > 0) AS first, max(b.count) AS within FROM ledger.metrics_histograms() h, unnest(h.bounds, h.counts) AS b (bound, count)
+	GROUP BY 1, 2 ORDER BY metric COLLATE "C", labels;
+SELECT operation, calls, posted, replayed, refused, failed, total_ms, p50_ms = ledger.latency_bound(49) AS p50, p95_ms = ledger.latency_bound(94) AS p95, p99_ms = ledger.latency_bound(98) AS p99
+	FROM ledger.stat_operations;
+SELECT * FROM ledger.stat_errors ORDER BY count;
+SELECT source, reads, total_ms, round(p50_ms::numeric, 6) AS p50, round(p95_ms::numeric, 6) AS p95, round(p99_ms::numeric, 6) AS p99 FROM ledger.stat_reads;
+SELECT compares, matches, mismatches, pending, mirror_ok, mirror_failed, outside_writes, bypasses, proofs, proofs_failed, reads_refused FROM ledger.stat_shadow;
+SELECT lags, lag_total_ms, lag_p50_ms = ledger.latency_bound(49) AS p50, lag_p95_ms = ledger.latency_bound(94) AS p95, lag_p99_ms = ledger.latency_bound(98) AS p99
+	FROM ledger.stat_shadow;
+SELECT * FROM ledger.stat_worker;
+SELECT attempts, failures FROM ledger.write_counts();
 ROLLBACK;
 
 -- who may look
