@@ -265,6 +265,109 @@ SET ROLE regress_ledger_report_reader;
 SELECT * FROM public.told;
 RESET ROLE;
 
+-- each number in its own place: all are different
+BEGIN;
+SET LOCAL jit = off;
+CREATE FUNCTION public.latency(VARIADIC places int[]) RETURNS bigint[] LANGUAGE sql AS
+$$ SELECT array_agg((SELECT count(*) FROM unnest(places) p WHERE p = b) ORDER BY b) FROM generate_series(0, 109) b $$;
+CREATE OR REPLACE FUNCTION ledger.stat_get_shadow()
+	RETURNS TABLE (matches bigint, mismatches bigint, pending bigint, mirror_ok bigint, mirror_failed bigint, bypasses bigint,
+		proofs bigint, proofs_failed bigint, outside_writes bigint, reads_refused bigint, reset_at timestamptz)
+	LANGUAGE sql AS 'SELECT 101, 102, 103, 104, 105, 106, 107, 108, 109, 110, now()';
+CREATE OR REPLACE FUNCTION ledger.stat_get_operations()
+	RETURNS TABLE (operation text, calls bigint, posted bigint, replayed bigint, refused bigint, failed bigint, total_ms float8, latency bigint[])
+	LANGUAGE sql AS $$ SELECT 'post', 1, 2, 3, 4, 5, 6000, public.latency(41, 41, 50, 60) $$;
+CREATE OR REPLACE FUNCTION ledger.stat_get_errors() RETURNS TABLE (operation text, sqlstate text, refused boolean, count bigint)
+	LANGUAGE sql AS $$ VALUES ('post', 'LG011', true, 6), ('post', NULL, false, 7) $$;
+CREATE OR REPLACE FUNCTION ledger.stat_get_times() RETURNS TABLE (what text, count bigint, total_ms float8, latency bigint[])
+	LANGUAGE sql AS $$
+	VALUES ('read_alone', 1, 1000, public.latency(41)), ('read_ledger', 2, 2000, public.latency(42, 61)), ('read_legacy', 3, 4000, public.latency(43, 44, 62)),
+		('write_lag', 4, 32000, public.latency(45, 45, 51, 63))
+$$;
+CREATE OR REPLACE FUNCTION ledger.stat_get_tasks() RETURNS TABLE (task text, runs bigint, failures bigint, total_ms float8)
+	LANGUAGE sql AS $$ SELECT 'trim', 7, 2, 3500 $$;
+CREATE OR REPLACE FUNCTION ledger.evidence_status()
+	RETURNS TABLE (active boolean, size int, used int, recorded bigint, stored bigint, dropped bigint, worker_pid int)
+	LANGUAGE sql AS 'SELECT true, 64, 3, 8, 9, 10, 4711';
+INSERT INTO ledger.worker_heartbeat (incarnation, pid, started_at, last_seen, starts, stored, expired, trimmed, errors)
+	VALUES (1, 1, ledger.clock(), ledger.clock(), 5, 21, 22, 23, 4);
+CREATE FUNCTION public.worker() RETURNS text LANGUAGE sql AS $$ SELECT regexp_replace(public.tile('Worker'), '\d+ (second|minute)s?', 'n \1s') $$;
+SELECT public.worker();
+INSERT INTO ledger.evidence_losses (kind, at, last_at) VALUES ('crash', now(), now()), ('crash', now(), now());
+SELECT public.worker();
+SELECT f FROM public.facts('worker') f WHERE f !~ '^(Last|Started)';
+SELECT r FROM public.cells('worker', ARRAY['Task', 'Slices', 'Failures', 'Time, ms', 'Mean, ms']) r;
+SELECT r FROM public.cells('operations', ARRAY['Operation', 'Calls', 'Posted', 'Replayed', 'Refused', 'Failed', 'p50', 'p95', 'p99']) r;
+SELECT r FROM public.cells('operations', ARRAY['Operation', 'SQLSTATE', 'Kind', 'Count'], n => 2) r;
+SELECT n FROM public.nodes('//h:section[@id="operations"]//h:title/text()') n;
+SELECT r FROM public.cells('reads', ARRAY['What', 'Count', 'p50', 'p95', 'p99']) r;
+SELECT f FROM public.facts('reads') f;
+-- what nobody has to see to is not marked
+CREATE OR REPLACE FUNCTION ledger.stat_get_shadow()
+	RETURNS TABLE (matches bigint, mismatches bigint, pending bigint, mirror_ok bigint, mirror_failed bigint, bypasses bigint,
+		proofs bigint, proofs_failed bigint, outside_writes bigint, reads_refused bigint, reset_at timestamptz)
+	LANGUAGE sql AS 'SELECT 101, 0, 103, 104, 0, 0, 107, 0, 109, 110, now()';
+SELECT f FROM public.facts('reads') f;
+-- a worker that was not seen for two minutes, or only by another clock
+UPDATE ledger.worker_heartbeat SET last_seen = ledger.clock() - interval '150 seconds';
+SELECT public.worker();
+UPDATE ledger.worker_heartbeat SET last_seen = ledger.clock() + interval '1 hour';
+SELECT public.worker();
+-- one that does not run is missed if the database is to have one, or needs one
+CREATE OR REPLACE FUNCTION ledger.evidence_status()
+	RETURNS TABLE (active boolean, size int, used int, recorded bigint, stored bigint, dropped bigint, worker_pid int)
+	LANGUAGE sql AS 'SELECT false, 0, 0, 0, 0, 0, NULL::int';
+SELECT public.worker();
+UPDATE ledger.legacy_mappings SET detached_at = now();
+SELECT public.worker();
+CREATE OR REPLACE FUNCTION ledger.evidence_status()
+	RETURNS TABLE (active boolean, size int, used int, recorded bigint, stored bigint, dropped bigint, worker_pid int)
+	LANGUAGE sql AS 'SELECT true, 0, 0, 0, 0, 0, NULL::int';
+SELECT public.worker();
+ROLLBACK;
+-- times and sums of what differs; who wrote last; runs of other scopes, and that failed
+BEGIN;
+UPDATE ledger.discrepancy_rows SET status = 'resolved', resolved_at = now() WHERE status = 'open';
+INSERT INTO ledger.discrepancy_rows (mapping_id, user_id, legacy_column, cause, source, ledger_value, legacy_value, first_seen, last_seen)
+	VALUES (1, :bob, 'buying_power', 'mismatch', 'run', 5, 0, '2020-01-02 00:00Z', '2020-01-05 00:00Z'),
+		(1, :bob, 'pending_deposits', 'mismatch', 'run', 0, 3, '2020-01-03 00:00Z', '2020-01-04 00:00Z');
+SELECT public.tile('Open discrepancies');
+SELECT regexp_replace(r, '\s+', ' ', 'g') FROM public.cells('discrepancies', ARRAY['Cause', 'Open', 'Users', 'Sum of differences', 'First seen', 'Last seen']) r;
+SELECT regexp_replace(r, '\s+', ' ', 'g') FROM public.cells('discrepancies', ARRAY['Column', 'First seen', 'Last seen'], n => 2) r;
+SELECT regexp_replace(r, '\s+', ' ', 'g') FROM public.cells('alerts', ARRAY['Alert', 'Since']) r WHERE r ~ 'DiscrepancyOpen';
+INSERT INTO ledger.legacy_writes (mapping_id, user_id, operation, kind, session_role, acting_role, application_name, deltas, at)
+	SELECT 1, :alice, 'UPDATE', kind, 'somebody', 'somebody', 'x', '{}', at
+	FROM (VALUES ('outside', '2020-01-02 00:00Z'::timestamptz), ('double_write', '2020-01-01 00:00Z'), ('mirror_side_effect', '2020-01-03 00:00Z')) AS w (kind, at);
+SELECT regexp_replace(r, '\s+', ' ', 'g') FROM public.cells('writers', ARRAY['Role', 'Rows', 'Last seen', 'Kind']) r WHERE r ~ '^somebody';
+INSERT INTO ledger.reconciliation_runs (scope, tolerance, status, started_at, finished_at, snapshot, last_transaction_id, requested_by, compared, discrepancies, ignored)
+	SELECT scope, 0, status, ledger.clock() - at, ledger.clock() - at, pg_current_snapshot(), 0, 'a test', 40, n, 50
+	FROM (VALUES ('full', 'finished', '3 hours'::interval, 31), ('full', 'failed', '2 hours', 32), ('full', 'cancelled', '2 hours', 33), ('sample', 'finished', '1 hour', 34))
+		AS r (scope, status, at, n);
+SELECT public.tile('Last full reconciliation');
+SELECT r FROM public.cells('reconciliations', ARRAY['Scope', 'Result', 'Users compared', 'Differences', 'Ignored', 'By']) r WHERE r ~ 'a test$';
+SELECT xpath('//div[h2 = "Gates open"]/@class', x), array_to_string(xpath('//div[h2 = "Gates open"]//text()', x), ' ')
+FROM (VALUES (ARRAY[ROW('a', '', '', true, NULL, ''), ROW('b', '', '', true, NULL, ''), ROW('c', '', '', false, NULL, '')]::ledger.gate[]),
+		(ARRAY[ROW('a', '', '', true, NULL, '')]::ledger.gate[])) AS g (gates), LATERAL xmlparse(DOCUMENT ledger.report_tiles(g.gates)) AS x;
+ROLLBACK;
+-- what is settled is not in suspense
+BEGIN;
+SELECT public.tile('In suspense');
+SELECT ledger.settle_suspense(transaction_id, 'system_buffer_fiat', 'a test') > 0 AS settled FROM ledger.suspense_items WHERE remaining <> 0;
+SELECT public.tile('In suspense');
+SELECT count(*) FROM public.cells('suspense', ARRAY['Type']);
+ROLLBACK;
+-- a copy, or another clock, is told first
+SELECT ledger.report_head() ~ 'a copy' AS copy, ledger.report_head() ~ 'test clock' AS clock;
+SELECT ledger.set_test_clock('1 hour', 'a test');
+SELECT ledger.report_head() ~ 'test clock' AS clock;
+SELECT ledger.set_test_clock(NULL, 'a test');
+BEGIN;
+CREATE OR REPLACE FUNCTION ledger.is_copy() RETURNS boolean LANGUAGE sql STABLE AS 'SELECT true';
+SELECT ledger.report_head() ~ 'a copy' AS copy;
+SELECT alert, value FROM ledger.alerts WHERE firing AND alert = 'LedgerCopy';
+SELECT value FROM ledger.metrics() WHERE metric = 'ledger_database_copy';
+ROLLBACK;
+
 -- the text of an error may tell of a user
 INSERT INTO ledger.worker_heartbeat (incarnation, pid, started_at, last_seen, errors, last_error, last_error_at)
 	VALUES (1, 1, now(), now(), 1, 'account 11 of user 4711', now());
