@@ -156,6 +156,43 @@ UPDATE ledger.discrepancy_rows SET status = 'resolved', resolved_at = ledger.clo
 UPDATE public.balances SET buying_power = buying_power - 5 WHERE user_id = :bob;
 UPDATE ledger.legacy_writes SET at = at - interval '2 hours';
 
+-- since the first of it, of what counts alone
+BEGIN;
+CREATE OR REPLACE FUNCTION ledger.write_counts(OUT attempts bigint, OUT failures bigint, OUT reset_at timestamptz)
+	LANGUAGE sql AS $$ SELECT 200, 51, date_trunc('day', ledger.clock()) - interval '1 day' $$;
+INSERT INTO ledger.write_samples (at, reset_at, attempts, failures)
+	SELECT ledger.clock() - a.age, c.reset_at, a.attempts, a.failures
+	FROM ledger.write_counts() c, (VALUES ('5 minutes 30 seconds'::interval, 100, 50), ('55 minutes', 0, 0)) AS a (age, attempts, failures);
+INSERT INTO ledger.read_timings (slot, source, bucket, count)
+	SELECT date_trunc('hour', ledger.clock() - interval '3 hours', 'UTC'), s, b, 1000 FROM (VALUES ('legacy', 40), ('ledger', 60)) AS t (s, b);
+SELECT found(11, '4 minutes'), found(1, '2 minutes'), found(1, '130 minutes');
+INSERT INTO ledger.discrepancy_rows (mapping_id, user_id, legacy_column, cause, source, ledger_value, legacy_value, first_seen, last_seen, status, resolved_at)
+	SELECT 1, gen_random_uuid(), 'buying_power', cause, source, 1, 6, ledger.clock() - first, ledger.clock() - last, status, CASE status WHEN 'resolved' THEN ledger.clock() END
+	FROM (VALUES ('strict_failure', 'read', '100 minutes'::interval, '1 minute'::interval, 'open'), ('strict_failure', 'read', '80 minutes', '2 minutes', 'open'),
+		('strict_failure', 'read', '150 minutes', '1 minute', 'resolved'), ('mismatch', 'read', '110 minutes', '1 minute', 'open')) AS d (cause, source, first, last, status);
+INSERT INTO ledger.evidence_losses (kind, count, at, last_at)
+	VALUES ('overflow', 2, ledger.clock() - interval '50 minutes', ledger.clock() - interval '40 minutes'), ('crash', NULL, ledger.clock() - interval '30 minutes', ledger.clock() - interval '20 minutes');
+INSERT INTO ledger.legacy_writes (mapping_id, user_id, operation, kind, session_role, acting_role, deltas, at)
+	SELECT 1, :alice, 'UPDATE', kind, 'somebody', 'somebody', '{}', ledger.clock() - ago
+	FROM (VALUES ('bypass', '45 minutes'::interval), ('bypass', '15 minutes'), ('outside', '35 minutes'), ('double_write', '12 minutes'), ('outside', '-1 hour')) AS w (kind, ago);
+UPDATE ledger.reconciliation_runs SET finished_at = ledger.clock() - interval '25 hours';
+INSERT INTO ledger.reconciliation_runs (scope, tolerance, status, started_at, finished_at, snapshot, last_transaction_id, requested_by)
+	SELECT scope, 0, status, ledger.clock(), ledger.clock() - interval '1 hour', pg_current_snapshot(), 0, 'a test'
+	FROM (VALUES ('full', 'failed'), ('sample', 'finished')) AS r (scope, status);
+UPDATE ledger.worker_heartbeat SET last_seen = ledger.clock() - interval '3 minutes';
+SELECT alert, firing, CASE WHEN alert !~ 'Worker|Overdue|Open$' THEN round(value::numeric, 3) END AS value, round(extract(epoch FROM ledger.clock() - since) / 60) AS minutes FROM ledger.alerts;
+-- over, there is no since
+SELECT beat();
+UPDATE ledger.reconciliation_runs SET finished_at = ledger.clock() - interval '1 hour';
+UPDATE ledger.discrepancy_rows SET first_seen = ledger.clock() WHERE status = 'open';
+SELECT alert, firing, since FROM ledger.alerts WHERE alert IN ('LedgerWorkerDown', 'LedgerReconciliationOverdue', 'LedgerDiscrepancyOpen');
+-- detached, nobody needs a worker or a run
+UPDATE ledger.worker_heartbeat SET last_seen = ledger.clock() - interval '3 minutes';
+UPDATE ledger.reconciliation_runs SET finished_at = ledger.clock() - interval '25 hours';
+UPDATE ledger.legacy_mappings SET detached_at = now();
+SELECT alert, firing FROM ledger.alerts WHERE alert IN ('LedgerWorkerDown', 'LedgerReconciliationOverdue');
+ROLLBACK;
+
 -- triggers that do not fire
 ALTER TABLE public.balances DISABLE TRIGGER ledger_capture;
 ALTER TABLE ledger.journal DISABLE TRIGGER guard;
