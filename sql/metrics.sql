@@ -117,6 +117,10 @@ INSERT INTO ledger.discrepancy_rows (mapping_id, user_id, legacy_column, cause, 
 	VALUES (1, gen_random_uuid(), 'buying_power', 'refused_write', 'capture', NULL, NULL), (1, gen_random_uuid(), 'buying_power', 'not_captured', 'run', 5, 5),
 		(1, gen_random_uuid(), 'buying_power', 'not_captured', 'run', 5, 6), (1, gen_random_uuid(), 'buying_power', 'missing_legacy', 'run', 0, NULL);
 SELECT sum(count) - :before AS counted FROM ledger.discrepancy_changes;
+-- nor does one that comes to agree, or is resolved
+UPDATE ledger.discrepancy_rows SET legacy_value = 5 WHERE cause = 'not_captured' AND legacy_value = 6;
+UPDATE ledger.discrepancy_rows SET legacy_value = 7, status = 'resolved', resolved_at = now() WHERE cause = 'missing_legacy' AND status = 'open';
+SELECT sum(count) - :before AS counted FROM ledger.discrepancy_changes;
 ROLLBACK;
 
 -- reads that strict mode refuses, and no others
@@ -152,6 +156,10 @@ SELECT labels, value FROM m WHERE metric IN ('ledger_operations_total', 'ledger_
 -- a failure is; since the reset, which was within the 5 minutes
 SELECT public.raises(format('SELECT ledger.debit_user_usdc(%L, 1, NULL)', :alice)) LIKE '22004%' AS failed FROM generate_series(1, 5);
 SELECT * FROM rate;
+-- whatever was stored since
+INSERT INTO ledger.write_samples (at, reset_at, attempts, failures) SELECT ledger.clock(), reset_at, 24, 4 FROM ledger.stat_shadow;
+SELECT * FROM rate;
+DELETE FROM ledger.write_samples;
 -- later it is of 5 minutes: since the newest sample that is as old, of this reset
 SELECT ledger.set_test_clock('10 minutes', 'a test');
 INSERT INTO ledger.write_samples (at, reset_at, attempts, failures)
@@ -223,6 +231,9 @@ UPDATE ledger.gate_states SET at = ledger.clock() - interval '6 minutes' WHERE g
 SELECT value < 30 AS now FROM m WHERE metric = 'ledger_readiness_age_seconds';
 UPDATE ledger.gate_states SET at = ledger.clock() + interval '1 minute';
 SELECT count(*) = sum(value) AS as_stored FROM m WHERE metric = 'ledger_readiness_gate';
+-- the worker looks again
+SELECT ledger.gates_store();
+SELECT count(*) FILTER (WHERE s.passed <> r.passed) AS other, max(s.at) <= ledger.clock() AS now FROM ledger.gate_states s JOIN ledger.readiness() r USING (gate);
 UPDATE ledger.gate_states SET at = ledger.clock() - interval '6 minutes';
 SELECT value < 30 AS now FROM m WHERE metric = 'ledger_readiness_age_seconds';
 
@@ -290,6 +301,29 @@ UPDATE ledger.discrepancy_rows SET legacy_value = '-Infinity' WHERE status = 'op
 SELECT * FROM counted;
 ROLLBACK;
 
+-- a session's reads: those that compare have two parts, and each 16th of them but the first is of the sample
+\c :database
+SET client_min_messages = error;
+SELECT ledger.stat_reset();
+SELECT count(ledger.get_user_balance(:carol)) FROM generate_series(1, 48);
+SELECT what, count, total_ms > 0 AS timed FROM ledger.stat_get_times();
+SELECT shadow_mode FROM ledger.configure(shadow_mode => false);
+SELECT count(ledger.get_user_balance(:carol)) FROM generate_series(1, 5);
+SELECT what, count, total_ms > 0 AS timed FROM ledger.stat_get_times();
+SELECT shadow_mode FROM ledger.configure(shadow_mode => true);
+-- times are what they are, in ms and in seconds
+SELECT ledger.stat_reset();
+CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.02); RETURN NEW; END $$;
+CREATE TRIGGER slow BEFORE UPDATE ON public.balances FOR EACH ROW EXECUTE FUNCTION slow();
+SELECT clock_timestamp() AS began \gset
+SELECT ledger.credit_user_usdc(:carol, 1, 'slow') > 0 AS posted;
+SELECT extract(epoch FROM clock_timestamp() - :'began') * 1000 AS took_ms \gset
+DROP TRIGGER slow ON public.balances;
+SELECT calls, total_ms BETWEEN 19 AND :took_ms AS total, p50_ms BETWEEN 15 AND 1.25 * :took_ms AS p50 FROM ledger.stat_operations WHERE operation = 'credit_user_usdc';
+SELECT lags, lag_total_ms BETWEEN 19 AND :took_ms AS total, lag_p50_ms BETWEEN 15 AND 1.25 * :took_ms AS p50 FROM ledger.stat_shadow;
+SELECT metric, value * CASE WHEN metric ~ 'seconds' THEN 1000 ELSE 1 END BETWEEN 19 AND :took_ms AS as_long FROM m
+	WHERE metric IN ('ledger_operation_duration_seconds_sum', 'shadow_mode_write_lag_ms_sum') AND COALESCE(labels ->> 'operation', 'credit_user_usdc') = 'credit_user_usdc' ORDER BY 1;
+
 -- each number under its own name, in its own unit: all are different
 BEGIN;
 CREATE FUNCTION public.latency(VARIADIC places int[]) RETURNS bigint[] LANGUAGE sql AS
@@ -330,6 +364,13 @@ SELECT compares, matches, mismatches, pending, mirror_ok, mirror_failed, outside
 SELECT lags, lag_total_ms, lag_p50_ms = ledger.latency_bound(49) AS p50, lag_p95_ms = ledger.latency_bound(94) AS p95, lag_p99_ms = ledger.latency_bound(98) AS p99
 	FROM ledger.stat_shadow;
 SELECT * FROM ledger.stat_worker;
+SELECT attempts, failures FROM ledger.write_counts();
+SELECT ledger.samples_store();
+SELECT attempts, failures FROM ledger.write_samples WHERE reset_at = now();
+CREATE OR REPLACE FUNCTION ledger.stat_get_shadow()
+	RETURNS TABLE (matches bigint, mismatches bigint, pending bigint, mirror_ok bigint, mirror_failed bigint, bypasses bigint,
+		proofs bigint, proofs_failed bigint, outside_writes bigint, reads_refused bigint, reset_at timestamptz)
+	LANGUAGE sql AS 'SELECT 0, 0, 0, 0, 0, 0, 20, 15, 0, 0, now()';
 SELECT attempts, failures FROM ledger.write_counts();
 ROLLBACK;
 

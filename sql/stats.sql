@@ -45,6 +45,32 @@ SELECT source, bucket, count FROM ledger.read_timings ORDER BY source, bucket;
 SELECT ledger.release_reservation('00000000-0000-4000-8000-00000000000a') IS NULL AS nothing;
 SELECT calls, posted, replayed, refused, failed FROM ledger.stat_operations WHERE operation = 'release_reservation';
 
+-- each under its own name: called without arguments, the n-th of these n times
+SELECT ledger.stat_reset();
+DO $$
+DECLARE
+	called record;
+BEGIN
+	FOR called IN
+		SELECT o.name, o.n, (SELECT string_agg('NULL::' || t::regtype, ', ') FROM unnest(p.proargtypes) t) AS arguments
+		FROM unnest(ARRAY['credit_user_usdc', 'debit_user_usdc', 'move_funds_to_fiat_exposure', 'move_funds_to_usdc', 'reserve_for_investment',
+			'release_reservation', 'execute_investment', 'expire_reservations', 'settle_sale', 'reverse_transaction', 'post',
+			'convert_buffer', 'fund_broker', 'replenish_buffer', 'open_house_balance']) WITH ORDINALITY AS o (name, n)
+		JOIN pg_proc p ON p.proname = o.name AND p.pronamespace = 'ledger'::regnamespace
+	LOOP
+		FOR i IN 1 .. called.n LOOP
+			BEGIN
+				EXECUTE format('SELECT ledger.%I(%s)', called.name, called.arguments);
+			EXCEPTION WHEN OTHERS THEN
+				NULL;
+			END;
+		END LOOP;
+	END LOOP;
+END
+$$;
+SELECT operation, calls, posted, replayed, refused, failed, (SELECT sum(n) FROM unnest(latency) n) AS timed FROM ledger.stat_operations WHERE calls > 0 ORDER BY calls;
+SELECT operation, sqlstate, kind FROM ledger.stat_errors ORDER BY count;
+
 -- who may delete is the worker alone
 DELETE FROM ledger.read_timings;
 
