@@ -89,6 +89,9 @@ UPDATE balances SET pending_deposits = pending_deposits + 26 WHERE user_id = u(7
 COMMIT;
 SELECT ledger.credit_user_usdc(u(106), 26.5, 'deposit') > 0;
 UPDATE balances SET pending_deposits = pending_deposits + 26.5 WHERE user_id = u(107);
+-- a hundredth of it; and less than it by a cent, which is no rounding
+SELECT ledger.credit_user_usdc(u(41), 3400, 'deposit') > 0, ledger.credit_user_usdc(u(42), 24.51, 'deposit') > 0;
+UPDATE balances SET pending_deposits = pending_deposits + CASE user_id WHEN u(41) THEN 34 ELSE 24.5 END WHERE user_id IN (u(41), u(42));
 -- sent twice without a key, while the application knew it the second time
 SELECT credit(8, 27);
 SELECT credit(8, 27);
@@ -165,8 +168,16 @@ UPDATE balances SET pending_deposits = CASE user_id WHEN u(20) THEN :read1 ELSE 
 SELECT credit(21, 41);
 SELECT credit(22, 42);
 SELECT credit(22, 42, 'another');
+-- More that only seems to be known: the other column's value, but not the other
+-- way round; two of three deposits that are the same; writes of which several
+-- make the difference; a hundred times the value, but after a write.
+SELECT count(ledger.credit_user_usdc(u(44), 61, 'deposit')) FROM generate_series(1, 3);
+DO $$ BEGIN FOR i IN 1 .. 5 LOOP UPDATE balances SET pending_deposits = pending_deposits + (ARRAY[1, 4, 2, 3, 7])[i] WHERE user_id = u(45); END LOOP; END $$;
+UPDATE balances SET pending_deposits = pending_deposits + 5 WHERE user_id = u(46);
 ALTER TABLE balances ALTER pending_deposits TYPE numeric(36,18) USING pending_deposits
-	- CASE WHEN user_id = ANY (us(21)) THEN 41 WHEN user_id = ANY (us(22)) THEN 42 WHEN user_id = ANY (us(23)) THEN 4.44 ELSE 0 END;
+	- CASE WHEN user_id = u(43) THEN pending_deposits - buying_power WHEN user_id = u(44) THEN 61 WHEN user_id = u(45) THEN 12
+		WHEN user_id = u(46) THEN pending_deposits - 100500 WHEN user_id = ANY (us(21)) THEN 41 WHEN user_id = ANY (us(22)) THEN 42 WHEN user_id = ANY (us(23)) THEN 4.44 ELSE 0 END;
+SELECT n, t.* FROM generate_series(41, 46) n, told(n) t;
 SELECT credit(23, 1);
 -- settled by a repair, and gone wrong again
 UPDATE balances SET pending_deposits = pending_deposits + 43 WHERE user_id = ANY (us(24));
@@ -212,6 +223,14 @@ ALTER TABLE balances DISABLE TRIGGER ledger_capture;
 DELETE FROM balances WHERE user_id = u(300);
 ALTER TABLE balances ENABLE ALWAYS TRIGGER ledger_capture;
 SELECT * FROM told(300);
+-- deleted once, and inserted again
+DELETE FROM balances WHERE user_id = u(47);
+INSERT INTO balances (user_id, buying_power, pending_deposits) VALUES (u(47), 1000, 1005);
+ALTER TABLE balances DISABLE TRIGGER ledger_capture;
+DELETE FROM balances WHERE user_id = u(47);
+UPDATE balances SET pending_deposits = 'NaN' WHERE user_id = u(29);
+ALTER TABLE balances ENABLE ALWAYS TRIGGER ledger_capture;
+SELECT * FROM told(47);
 UPDATE balances SET buying_power = 'NaN' WHERE user_id = u(29);
 SELECT * FROM told(29);
 BEGIN;

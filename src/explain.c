@@ -315,9 +315,13 @@ tell_parting(const Explain *explain, int column, int64 *transaction_id, Timestam
 	return text.data;
 }
 
-/* Mirrored postings of just this change; *found is the last. Fills in a list of them. */
+/*
+ * Mirrored postings of just this change; *found is the last, *twins: the
+ * second says the same as the first. Fills in a list of them.
+ */
 static int
-find_postings(const Explain *explain, int column, Numeric change, const ExplainItem **found, StringInfo list)
+find_postings(const Explain *explain, int column, Numeric change, const ExplainItem **found,
+			  bool *twins, StringInfo list)
 {
 	int			n = 0;
 
@@ -328,8 +332,8 @@ find_postings(const Explain *explain, int column, Numeric change, const ExplainI
 		if (item->is_write || item->column != column || !item->mirrored ||
 			item->id <= explain->since_transaction[column] || ledger_amount_cmp(item->change, change) != 0)
 			continue;
-		if (n == 1 && ledger_explain_twins(*found, item))
-			appendStringInfoString(list, " twins");
+		if (n == 1)
+			*twins = ledger_explain_twins(*found, item);
 		*found = item;
 		if (++n <= 5)
 			appendStringInfo(list, "%s" INT64_FORMAT, n > 1 ? ", " : "", item->id);
@@ -412,10 +416,11 @@ put_rest(const Explain *explain, int column, Numeric rest, bool whole)
 	int64		transaction_id;
 	TimestampTz at;
 	char	   *parting = tell_parting(explain, column, &transaction_id, &at);
+	bool		twins = false;
 	int			n;
 
 	initStringInfo(&list);
-	n = find_postings(explain, column, rest, &posting, &list);
+	n = find_postings(explain, column, rest, &posting, &twins, &list);
 	if (whole && compare_values(explain, column, &detail))
 		cause = compare_values(explain, column, &detail);
 	else if (bypass)
@@ -429,7 +434,7 @@ put_rest(const Explain *explain, int column, Numeric rest, bool whole)
 		cause = "left_out_posting";
 		detail = "The legacy row lacks just this, and no other posting is as much.";
 	}
-	else if (n == 2 && strstr(list.data, " twins"))
+	else if (n == 2 && twins)
 	{
 		cause = "duplicate_posting";
 		detail = "The one before says the same, without a key; the legacy row has it once.";
