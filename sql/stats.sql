@@ -45,8 +45,11 @@ SELECT source, bucket, count FROM ledger.read_timings ORDER BY source, bucket;
 SELECT ledger.release_reservation('00000000-0000-4000-8000-00000000000a') IS NULL AS nothing;
 SELECT calls, posted, replayed, refused, failed FROM ledger.stat_operations WHERE operation = 'release_reservation';
 
--- each under its own name: called without arguments, the n-th of these n times
+-- a reset says when it was
+SELECT reset_at AS before FROM ledger.stat_shadow \gset
 SELECT ledger.stat_reset();
+SELECT reset_at > :'before' AS later, (SELECT sum(calls) FROM ledger.stat_operations) AS calls FROM ledger.stat_shadow;
+-- each under its own name: called without arguments, the n-th of these n times
 DO $$
 DECLARE
 	called record;
