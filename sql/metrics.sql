@@ -324,6 +324,15 @@ SELECT lags, lag_total_ms BETWEEN 19 AND :took_ms AS total, lag_p50_ms BETWEEN 1
 SELECT metric, value * CASE WHEN metric ~ 'seconds' THEN 1000 ELSE 1 END BETWEEN 19 AND :took_ms AS as_long FROM m
 	WHERE metric IN ('ledger_operation_duration_seconds_sum', 'shadow_mode_write_lag_ms_sum') AND COALESCE(labels ->> 'operation', 'credit_user_usdc') = 'credit_user_usdc' ORDER BY 1;
 
+-- what came of each: posted once, and again; of a batch, and of what expires, as many as there are
+SELECT ledger.stat_reset();
+SELECT count(DISTINCT ledger.credit_user_usdc(:carol, 4, 'once', '00000000-0000-4000-a000-000000000001')) FROM generate_series(1, 3);
+SELECT count(*) FROM ledger.post_batch(ARRAY(SELECT ROW('t', NULL, NULL, n % 3, 'k' || n / 5, :carol, 'system_buffer_usdc', 'usdc_balance', NULL, NULL, NULL, NULL, NULL, NULL)::ledger.transfer
+	FROM (VALUES (0), (1), (2), (4), (10), (10)) v (n)), 'continue');
+SELECT ledger.reserve_for_investment(:carol, 3, expires_at => clock_timestamp()) > 0 AS reserved;
+SELECT ledger.expire_reservations();
+SELECT operation, calls, posted, replayed, refused, failed FROM ledger.stat_operations WHERE calls > 0 ORDER BY operation COLLATE "C";
+
 -- each number under its own name, in its own unit: all are different
 BEGIN;
 CREATE FUNCTION public.latency(VARIADIC places int[]) RETURNS bigint[] LANGUAGE sql AS
