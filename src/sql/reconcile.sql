@@ -578,9 +578,10 @@ COMMENT ON FUNCTION ledger.reconciliation_compare(ledger.reconciliation_runs) IS
  */
 CREATE FUNCTION ledger.reconciliation_check(run ledger.reconciliation_runs) RETURNS bigint
 	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY INVOKER
-	SET search_path = pg_catalog, pg_temp
+	SET search_path = pg_catalog, pg_temp SET enable_nestloop = off
 AS $$
 #variable_conflict use_column
+/* of a new run's rows there are no statistics: nested loops would compare each with each */
 DECLARE
 	chosen uuid[] := ARRAY(SELECT DISTINCT f.user_id FROM ledger.reconciliation_findings f
 		WHERE f.run_id = run.id AND f.status = 'candidate' ORDER BY f.user_id LIMIT 10000);
@@ -596,12 +597,12 @@ BEGIN
 				legacy_value = CASE WHEN x.differs THEN x.legacy_value ELSE f.legacy_value END,
 				difference = CASE WHEN x.differs THEN x.difference ELSE f.difference END,
 				cause = CASE WHEN x.differs THEN x.status ELSE f.cause END
-			FROM (SELECT c.user_id AS u, c.mapping_id AS m, c.legacy_column AS l, COALESCE(a.differs, false) AS differs,
+			FROM (SELECT c.ctid AS t, COALESCE(a.differs, false) AS differs,
 					a.ledger_value, a.legacy_value, a.difference, a.status, ledger.ignored_by(c.user_id, c.legacy_column) AS rule
 				FROM ledger.reconciliation_findings c
 				LEFT JOIN again a ON a.user_id = c.user_id AND a.mapping_id = c.mapping_id AND a.legacy_column = c.legacy_column
 				WHERE c.run_id = run.id AND c.status = 'candidate' AND c.user_id = ANY (chosen)) x
-			WHERE f.run_id = run.id AND f.user_id = x.u AND f.mapping_id = x.m AND f.legacy_column = x.l
+			WHERE f.run_id = run.id AND f.status = 'candidate' AND f.user_id = ANY (chosen) AND f.ctid = x.t
 			RETURNING f.*
 	)
 	INSERT INTO ledger.discrepancy_rows AS d (mapping_id, user_id, legacy_column, cause, source, ledger_value, legacy_value,

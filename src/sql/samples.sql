@@ -71,9 +71,10 @@ COMMENT ON FUNCTION ledger.discrepancy_opened() IS 'Trigger: counts discrepancie
 /* One that both sides of have moved by the same is the one that it was. */
 CREATE FUNCTION ledger.discrepancy_changed() RETURNS trigger
 	LANGUAGE plpgsql SECURITY DEFINER
-	SET search_path = pg_catalog, pg_temp
+	SET search_path = pg_catalog, pg_temp SET enable_nestloop = off
 AS $$
 BEGIN
+	/* the plan is kept from a statement that changed nothing for one that changes ten thousand */
 	INSERT INTO ledger.discrepancy_changes (mapping_id, legacy_column, at, count)
 		SELECT n.mapping_id, n.legacy_column, date_trunc('second', n.last_seen), count(*)
 		FROM old_rows o JOIN new_rows n USING (id)
